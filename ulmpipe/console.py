@@ -23,7 +23,8 @@ def set_quiet(quiet: bool) -> None:
 def log(message: str) -> None:
     """Write one line to stderr, unless `set_quiet(True)`."""
     if not _quiet:
-        print(message, file=sys.stderr, flush=True)
+        sys.stderr.write(message + "\n")
+        sys.stderr.flush()
 
 
 class Bar(Protocol):

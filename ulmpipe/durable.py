@@ -52,7 +52,9 @@ def read_json(path: Path) -> Any:
     """Read a JSON file of ours. Raises `StoreError` when it is absent, too large or no JSON."""
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
-            raise StoreError(f"{path} has {path.stat().st_size:,} bytes, expected at most {MAX_JSON_BYTES:,}: not a file of ulmpipe")
+            raise StoreError(
+                f"{path} has {path.stat().st_size:,} bytes, expected at most {MAX_JSON_BYTES:,}: not a file of ulmpipe"
+            )
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as err:
         raise StoreError(f"{path} is missing") from err
@@ -118,8 +120,14 @@ def check_output(folder: Path, *, expected: str) -> None:
     if MANIFEST in names:
         kind = read_json(folder / MANIFEST).get("kind")
         if kind != expected:
-            raise UlmpipeError(f"the output {folder} holds a {kind or 'folder of another program'}, expected a {expected}: choose another -o")
+            raise UlmpipeError(
+                f"the output {folder} holds a {kind or 'folder of another program'}, expected a {expected}: choose another -o"
+            )
         return
-    foreign = sorted(n for n in names if n != LOCK and not n.startswith((STAGING_PREFIX, "checkpoint-")) and not n.endswith(".part"))
+    foreign = sorted(
+        n for n in names if n != LOCK and not n.startswith((STAGING_PREFIX, "checkpoint-")) and not n.endswith(".part")
+    )
     if foreign:
-        raise UlmpipeError(f"the output {folder} holds something else ({', '.join(foreign[:3])}): choose another -o, or empty it")
+        raise UlmpipeError(
+            f"the output {folder} holds something else ({', '.join(foreign[:3])}): choose another -o, or empty it"
+        )

@@ -1,0 +1,60 @@
+"""The networks: AWD-LSTM, the language model and the text classifier on it, and the transfer from one to the other.
+
+In reading order: `cells` (the LSTM written out, as a reference), `dropout`, `awd_lstm` (encoder and language model),
+`heads` (classifier), `transfer` (weights from model to model). Tensors in, tensors out: nothing here knows of text,
+files, losses or training, and only torch is imported.
+"""
+
+from ulmpipe.models.awd_lstm import (
+    AWDLSTM,
+    CLASSIFIER_DROPOUTS,
+    LM_DROPOUTS,
+    SIZES,
+    Dropouts,
+    LanguageModel,
+    LinearDecoder,
+    LMOutput,
+    Sizes,
+    scaled_dropouts,
+)
+from ulmpipe.models.cells import GRUCell, LSTMCell, Recurrent
+from ulmpipe.models.dropout import EmbeddingDropout, RNNDropout, WeightDropout, dropout_mask
+from ulmpipe.models.heads import PoolingLinearClassifier, SentenceEncoder, TextClassifier, concat_pool
+from ulmpipe.models.transfer import (
+    classifier_groups,
+    language_model_groups,
+    load_encoder,
+    match_bias,
+    match_embeddings,
+    transfer_language_model,
+)
+
+__all__ = [
+    "AWDLSTM",
+    "CLASSIFIER_DROPOUTS",
+    "LM_DROPOUTS",
+    "SIZES",
+    "Dropouts",
+    "EmbeddingDropout",
+    "GRUCell",
+    "LMOutput",
+    "LSTMCell",
+    "LanguageModel",
+    "LinearDecoder",
+    "PoolingLinearClassifier",
+    "RNNDropout",
+    "Recurrent",
+    "SentenceEncoder",
+    "Sizes",
+    "TextClassifier",
+    "WeightDropout",
+    "classifier_groups",
+    "concat_pool",
+    "dropout_mask",
+    "language_model_groups",
+    "load_encoder",
+    "match_bias",
+    "match_embeddings",
+    "scaled_dropouts",
+    "transfer_language_model",
+]

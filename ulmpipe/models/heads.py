@@ -1,0 +1,143 @@
+"""From a language model's encoder to a classifier of whole documents (ULMFiT, Howard and Ruder 2018, section 3.3).
+
+    ids (B, L), lengths (B,) -> SentenceEncoder -> (B, L, E) -> concat_pool -> (B, 3E) -> two linear layers -> (B, C)
+
+Documents are padded at the END: an LSTM reads forward, so real steps never see a pad, and no packing or sorting by
+length is needed. Does not pad or batch (`ulmpipe.text`), does not load a language model's weights (`transfer.py`).
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ulmpipe.models.awd_lstm import AWDLSTM
+
+
+def concat_pool(output: Tensor, lengths: Tensor) -> Tensor:
+    """Summarise each document by [last real step, maximum, mean], pads left out.
+
+    output: (B, L, E) floating; lengths: (B,) int64, real steps, at most L. Returns (B, 3E) in the dtype of output.
+    A document of length 0 counts as length 1, so that nothing is divided by zero.
+    """
+    lengths = lengths.to(output.device).clamp(min=1)
+    n_docs, n_steps, _ = output.shape
+    is_pad = (torch.arange(n_steps, device=output.device) >= lengths[:, None])[:, :, None]  # (B, L, 1)
+    last = output[torch.arange(n_docs, device=output.device), lengths - 1]  # (B, E)
+    maximum = output.masked_fill(is_pad, float("-inf")).amax(dim=1)  # (B, E)
+    # In half precision a sum over a few thousand steps would lose the small ones: sum in float32 at least.
+    total = output.masked_fill(is_pad, 0).sum(dim=1, dtype=torch.promote_types(output.dtype, torch.float32))
+    mean = (total / lengths[:, None]).to(output.dtype)  # (B, E)
+    return torch.cat([last, maximum, mean], dim=1)  # (B, 3E)
+
+
+class SentenceEncoder(nn.Module):
+    """Run the encoder over whole documents, `bptt` steps at a time, each batch from a fresh state.
+
+    Gradients stop between chunks, but the activations of all chunks wait for the backward pass. `max_tokens` bounds
+    that: in training, a chunk that ends before the last `max_tokens` steps of the batch runs without gradient. Its
+    outputs are pooled all the same. It counts steps of the batch, so a document much shorter than the longest of its
+    batch may train the head only: batch documents of similar length.
+    """
+
+    def __init__(self, encoder: AWDLSTM, *, bptt: int = 72, max_tokens: int | None = None):
+        super().__init__()
+        if bptt < 1:
+            raise ValueError(f"bptt is {bptt}, expected at least 1")
+        if max_tokens is not None and max_tokens < 1:
+            raise ValueError(f"max_tokens is {max_tokens}, expected at least 1, or None for no bound")
+        self.rnn = encoder
+        self.bptt = bptt
+        self.max_tokens = max_tokens
+
+    def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
+        """Take ids (B, L) int64, padded at the end, and lengths (B,) int64; return (B, L, E).
+
+        Steps behind the longest document are not computed, they are zero.
+        """
+        n_steps = max(1, int(lengths.max()))  # on a GPU this waits for the device: keep lengths on the CPU
+        n_left, outputs = n_steps, []
+        self.rnn.reset()
+        for chunk in ids[:, :n_steps].split(self.bptt, dim=1):
+            n_left -= chunk.shape[1]
+            with torch.set_grad_enabled(torch.is_grad_enabled() and self._trains(n_left)):
+                outputs.append(self.rnn(chunk))  # (B, bptt, E)
+        self.rnn.reset()
+        output = torch.cat(outputs, dim=1)  # (B, n_steps, E)
+        return F.pad(output, (0, 0, 0, ids.shape[1] - n_steps)) if ids.shape[1] > n_steps else output  # (B, L, E)
+
+    def _trains(self, n_left: int) -> bool:
+        """Tell whether a chunk with `n_left` steps behind it reaches into the last `max_tokens` of the batch."""
+        return not self.training or self.max_tokens is None or n_left < self.max_tokens
+
+
+class PoolingLinearClassifier(nn.Module):
+    """Pool the outputs of a document and classify it by two linear layers.
+
+    Batch normalisation needs at least two documents in a training batch.
+    """
+
+    def __init__(
+        self, emb_size: int, n_classes: int, *, hidden_size: int = 50, output_p: float = 0.4, head_p: float = 0.1
+    ):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.BatchNorm1d(3 * emb_size),
+            nn.Dropout(output_p),
+            nn.Linear(3 * emb_size, hidden_size),
+            nn.ReLU(inplace=True),
+            nn.BatchNorm1d(hidden_size),
+            nn.Dropout(head_p),
+            nn.Linear(hidden_size, n_classes),
+        )
+
+    def forward(self, output: Tensor, lengths: Tensor) -> Tensor:
+        """Take output (B, L, E) and lengths (B,) int64; return logits (B, C)."""
+        return self.layers(concat_pool(output, lengths))
+
+
+class TextClassifier(nn.Module):
+    """Classify documents: `SentenceEncoder` on an AWD-LSTM, then `PoolingLinearClassifier`.
+
+    model = TextClassifier(60_000, 2, **SIZES["base"], **scaled_dropouts(CLASSIFIER_DROPOUTS, 0.5))
+    logits = model(ids, lengths)
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        n_classes: int,
+        *,
+        emb_size: int,
+        hidden_size: int,
+        n_layers: int,
+        pad_id: int = 1,
+        bptt: int = 72,
+        max_tokens: int | None = None,
+        output_p: float = 0.4,
+        hidden_p: float = 0.3,
+        input_p: float = 0.4,
+        embed_p: float = 0.05,
+        weight_p: float = 0.5,
+        head_p: float = 0.1,
+        head_hidden_size: int = 50,
+    ):
+        super().__init__()
+        rnn = AWDLSTM(
+            vocab_size,
+            emb_size=emb_size,
+            hidden_size=hidden_size,
+            n_layers=n_layers,
+            pad_id=pad_id,
+            hidden_p=hidden_p,
+            input_p=input_p,
+            embed_p=embed_p,
+            weight_p=weight_p,
+        )
+        self.encoder = SentenceEncoder(rnn, bptt=bptt, max_tokens=max_tokens)
+        self.head = PoolingLinearClassifier(
+            emb_size, n_classes, hidden_size=head_hidden_size, output_p=output_p, head_p=head_p
+        )
+
+    def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
+        """Take ids (B, L) int64, padded at the end, and lengths (B,) int64; return logits (B, C)."""
+        return self.head(self.encoder(ids, lengths), lengths)

@@ -1,0 +1,90 @@
+"""Read documents: a piece of a file becomes texts with their labels, one at a time.
+
+Second in the flow, inside the workers. What can't be read becomes a `Quarantined` record with its place and reason, and
+the reading goes on. Knows nothing of rules and tokens.
+"""
+
+import csv
+import lzma
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from .pieces import ARTICLE_TITLE, Columns, Document, Piece, Quarantined, ReadFunction, byte_lines, decode, open_bytes
+from .tables import read_csv, read_jsonl, read_rows
+
+
+def read_piece(piece: Piece, columns: Columns, read: ReadFunction | None = None) -> Iterator[Document | Quarantined]:
+    """Read the documents of a piece, in order; `read` replaces how a file of a folder becomes text."""
+    readers = {
+        "file": lambda: _read_file(piece, read),
+        "lines": lambda: _read_lines(piece),
+        "articles": lambda: _read_articles(piece),
+        "csv": lambda: read_csv(piece, columns),
+        "tsv": lambda: read_csv(piece, columns),
+        "jsonl": lambda: read_jsonl(piece, columns),
+        "parquet": lambda: read_rows(piece, columns),
+        "arrow": lambda: read_rows(piece, columns),
+    }
+    try:
+        for found in readers[piece.format]():
+            yield _checked(found)
+    except (
+        OSError,
+        EOFError,
+        lzma.LZMAError,
+        zlib.error,
+        csv.Error,
+        ValueError,
+    ) as err:  # unreadable, truncated or no such format inside
+        yield Quarantined(piece.name, f"can't be read: {err}", piece.begin)
+
+
+def _checked(found: Document | Quarantined) -> Document | Quarantined:
+    """Refuse text that is not Unicode: bytes that are no UTF-8 (they arrive as surrogates) and lone surrogates."""
+    if isinstance(found, Quarantined):
+        return found
+    try:
+        found.text.encode("utf-8")
+    except UnicodeEncodeError as err:
+        return Quarantined(found.source, "is not valid UTF-8: convert it, e.g. iconv -f LATIN1 -t UTF-8", err.start)
+    return found
+
+
+# ---- texts ----------------------------------------------------------------------------------------------------------
+
+
+def _read_file(piece: Piece, read: ReadFunction | None) -> Iterator[Document | Quarantined]:
+    """One document a file."""
+    if read is not None:
+        yield Document(read(Path(piece.path)), piece.label, piece.name)
+        return
+    with open_bytes(piece.path) as file:
+        data = file.read().removeprefix(b"\xef\xbb\xbf")
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError as err:
+        decode(data[:2])  # says so if it is UTF-16
+        yield Quarantined(piece.name, "is not valid UTF-8: convert it, e.g. iconv -f LATIN1 -t UTF-8", err.start)
+    else:
+        yield Document(decode(data), piece.label, piece.name)
+
+
+def _read_lines(piece: Piece) -> Iterator[Document]:
+    """One document a line; empty lines are none."""
+    for offset, line in byte_lines(piece):
+        if text := decode(line).rstrip("\r\n"):
+            yield Document(text, None, f"{piece.name}@{offset}")
+
+
+def _read_articles(piece: Piece) -> Iterator[Document]:
+    """WikiText: a document begins at a line ` = Title = `, and holds its lines as they are."""
+    begin, lines = piece.begin, list[bytes]()
+    for offset, line in byte_lines(piece):
+        if ARTICLE_TITLE.fullmatch(line):
+            if b"".join(lines).strip():
+                yield Document(decode(b"".join(lines)), None, f"{piece.name}@{begin}")
+            begin, lines = offset, []
+        lines.append(line)
+    if b"".join(lines).strip():
+        yield Document(decode(b"".join(lines)), None, f"{piece.name}@{begin}")

@@ -1,0 +1,124 @@
+"""Pieces of files and what is found in them: the words that source.py, documents.py and tables.py share.
+
+A piece is a part of one file, cut where a document ends. Here it is opened, decompressed and cut into lines; bytes become
+text in one place, `decode`. Knows nothing of what a line means.
+"""
+
+import bz2
+import gzip
+import io
+import lzma
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, NamedTuple, cast
+
+from ..errors import SourceError
+
+FORMATS = {
+    ".txt": "lines",  # a file by itself: one document a line, as `datasets` reads it; in a folder: one document a file
+    ".tokens": "articles",  # WikiText: a document begins at a line ` = Title = `
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".jsonl": "jsonl",
+    ".parquet": "parquet",
+    ".arrow": "arrow",
+}
+TABLES = ("csv", "tsv", "jsonl", "parquet", "arrow")
+COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
+ARTICLE_TITLE = re.compile(rb" = [^=\n]+ = \r?\n")
+
+ReadFunction = Callable[[Path], str]  # how a file of a folder becomes text, where a user says so
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of a file: bytes `begin` to `end` (excluded), or rows of a parquet or Arrow file. `end` None: to the end."""
+
+    path: str
+    name: str  # what the `source` column says, the same on every machine
+    format: str  # "file" (one document), or a value of FORMATS
+    n_bytes: int
+    begin: int = 0
+    end: int | None = None
+    first_row: int = 0  # of a CSV piece: rows before `begin`, to name rows by
+    label: str | None = None  # from the folder
+
+
+class Document(NamedTuple):
+    """One text. `label` is the value as a string; None where there is none."""
+
+    text: str
+    label: str | None
+    source: str
+
+
+class Quarantined(NamedTuple):
+    """What was not read: where, why, and at which byte or row."""
+
+    source: str
+    reason: str
+    offset: int
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns of a table that hold the text and the label."""
+
+    text: str = "text"
+    label: str = "label"  # may be absent under this default name; a user's own choice must be there
+
+
+def split_suffixes(path: Path) -> tuple[str, str]:
+    """`reviews.csv.gz` -> (".csv", ".gz"); the second is "" where the file is not compressed."""
+    suffixes = [s.lower() for s in path.suffixes[-2:]]
+    if suffixes and suffixes[-1] in COMPRESSIONS:
+        return (suffixes[0] if len(suffixes) == 2 else "", suffixes[-1])
+    return (suffixes[-1] if suffixes else "", "")
+
+
+def file_format(path: Path) -> str | None:
+    """The value of FORMATS for a path, or None for another kind of file."""
+    return FORMATS.get(split_suffixes(path)[0])
+
+
+def is_compressed(path: Path) -> bool:
+    """Whether the name ends in a compression that `documents.py` can read."""
+    return split_suffixes(path)[1] != ""
+
+
+def open_bytes(path: str) -> IO[bytes]:
+    """Open a file for reading bytes, decompressing by its ending."""
+    ending = split_suffixes(Path(path))[1]
+    if ending == ".zst":
+        try:
+            import zstandard
+        except ImportError as err:
+            raise SourceError(f"{path}: reading .zst needs the package zstandard: pip install 'ulmpipe[zstd]'") from err
+        return cast(IO[bytes], io.BufferedReader(zstandard.open(path, "rb")))  # pyright: ignore[reportArgumentType]
+    openers: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+    return openers.get(ending, open)(path, "rb")
+
+
+def byte_lines(piece: Piece) -> Iterator[tuple[int, bytes]]:
+    """The lines of a piece with the offset of each; lines end at `\\n` only, as in every tool but Python's `splitlines`."""
+    with open_bytes(piece.path) as file:
+        if piece.begin:
+            file.seek(piece.begin)
+        offset = piece.begin
+        for line in file:
+            if piece.end is not None and offset >= piece.end:
+                return
+            yield offset, line.removeprefix(b"\xef\xbb\xbf") if offset == 0 else line  # a byte order mark is no text
+            offset += len(line)
+
+
+def decode(data: bytes) -> str:
+    """UTF-8 to text; bytes that are none survive as lone surrogates, for `_checked` to find and name.
+
+    Raises `ValueError` for UTF-16, where nothing could be read.
+    """
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise ValueError("it is UTF-16, expected UTF-8: convert it, e.g. iconv -f UTF-16 -t UTF-8")
+    return data.decode("utf-8", "surrogateescape")

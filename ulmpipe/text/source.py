@@ -1,0 +1,213 @@
+"""What to read: a SOURCE becomes files, and files become work units of about `UNIT_BYTES` each.
+
+First in the flow. A work unit is what one worker reads at a time, a tuple of pieces; a piece is a part of one file.
+Units are cut by bytes and never by workers, so that the same source gives the same shards anywhere. Texts themselves
+are read in documents.py.
+"""
+
+import csv
+import hashlib
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..errors import SourceError
+from .pieces import (
+    ARTICLE_TITLE,
+    COMPRESSIONS,
+    FORMATS,
+    TABLES,
+    Columns,
+    Piece,
+    file_format,
+    is_compressed,
+    split_suffixes,
+)
+from .tables import check_source, csv_records, table_rows_and_bytes
+
+UNIT_BYTES = 8 << 20  # text in a work unit: tens of seconds for spaCy, small against the memory of a worker
+
+Unit = tuple[Piece, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that will be read, in order."""
+
+    units: tuple[Unit, ...]
+    paths: tuple[tuple[str, str], ...]  # (name, path) of every file, in order: what the fingerprint is made of
+    notes: tuple[str, ...] = ()  # what was ignored, and why
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of text to read; an estimate for parquet and Arrow."""
+        return sum(piece.n_bytes for unit in self.units for piece in unit)
+
+
+# ---- files ----------------------------------------------------------------------------------------------------------
+
+
+def plan_files(paths: Iterable[Path], columns: Columns | None = None, *, unit_bytes: int = UNIT_BYTES) -> Plan:
+    """Plan files of the known formats, each a table or a text of many documents.
+
+    Raises `SourceError` for a missing file, an unknown format, a compressed parquet or Arrow file, or a table that
+    lacks its columns.
+    """
+    pieces: list[Piece] = []
+    files: list[tuple[str, str]] = []
+    for path in paths:
+        if not path.exists():
+            raise SourceError(f"{path} does not exist: check the spelling")
+        format = file_format(path)
+        if format is None:
+            raise SourceError(
+                f"{path} is of an unknown kind, expected {' '.join(FORMATS)} (or these with {' '.join(COMPRESSIONS)})"
+            )
+        if format in ("parquet", "arrow") and is_compressed(path):
+            raise SourceError(f"{path}: a {format} file can't be read compressed as a whole: decompress it first")
+        check_source(Piece(str(path), path.name, format, 0), columns or Columns())
+        files.append((path.name, str(path)))
+        pieces += cut_file(path, format, unit_bytes)
+    return Plan(tuple(group_pieces(pieces, unit_bytes)), tuple(files))
+
+
+def cut_file(path: Path, format: str, unit_bytes: int) -> list[Piece]:
+    """Cut one file at places where a document ends."""
+    whole = Piece(str(path), path.name, format, path.stat().st_size)
+    if is_compressed(path):
+        return [whole]  # a compressed stream has no places to start from: it is one unit, read by one worker
+    if format == "csv" or format == "tsv":
+        return _cut_csv(whole, unit_bytes)
+    if format in ("parquet", "arrow"):
+        return _cut_rows(whole, unit_bytes)
+    is_begin = ARTICLE_TITLE.fullmatch if format == "articles" else (lambda line: True)
+    return _cut_lines(whole, unit_bytes, is_begin)
+
+
+def _cut_lines(whole: Piece, unit_bytes: int, is_begin: Callable[[bytes], object]) -> list[Piece]:
+    """Cut before the first line past each multiple of `unit_bytes` with which a document may begin."""
+    cuts = [0]
+    with open(whole.path, "rb") as file:
+        while cuts[-1] + unit_bytes < whole.n_bytes:
+            file.seek(cuts[-1] + unit_bytes)
+            file.readline()  # the rest of the line that the seek fell into
+            begin = file.tell()
+            while (line := file.readline()) and not is_begin(line):
+                begin = file.tell()
+            if not line:
+                break
+            cuts.append(begin)
+    ends = [*cuts[1:], whole.n_bytes]
+    return [replace(whole, begin=b, end=e, n_bytes=e - b) for b, e in zip(cuts, ends, strict=True)]
+
+
+def _cut_csv(whole: Piece, unit_bytes: int) -> list[Piece]:
+    """Cut at ends of records. A newline may stand inside quotes, so only a reader of the whole file knows them."""
+    pieces: list[Piece] = []
+    begin, first_row, end = 0, 0, 0
+    try:
+        for row, (_, end, _) in enumerate(csv_records(whole)):
+            if end - begin >= unit_bytes:
+                pieces.append(replace(whole, begin=begin, end=end, n_bytes=end - begin, first_row=first_row))
+                begin, first_row = end, row + 1
+    except (csv.Error, ValueError):
+        return [whole]  # quarantined, with the reason, when it is read
+    if end > begin or not pieces:
+        pieces.append(replace(whole, begin=begin, end=end, n_bytes=end - begin, first_row=first_row))
+    return pieces
+
+
+def _cut_rows(whole: Piece, unit_bytes: int) -> list[Piece]:
+    """Cut a parquet or Arrow file at rows, by its mean bytes a row."""
+    n_rows, n_bytes = table_rows_and_bytes(whole)
+    rows_per_unit = max(1, int(unit_bytes * n_rows / max(n_bytes, 1)))
+    begins = range(0, n_rows, rows_per_unit)
+    return [
+        replace(
+            whole,
+            begin=b,
+            end=min(b + rows_per_unit, n_rows),
+            n_bytes=n_bytes * (min(b + rows_per_unit, n_rows) - b) // n_rows,
+        )
+        for b in begins
+    ]
+
+
+def group_pieces(pieces: list[Piece], unit_bytes: int) -> Iterator[Unit]:
+    """Put neighbours together until a unit has `unit_bytes`: many small files make one unit."""
+    unit: list[Piece] = []
+    n_bytes = 0
+    for piece in pieces:
+        if unit and n_bytes + piece.n_bytes > unit_bytes:
+            yield tuple(unit)
+            unit, n_bytes = [], 0
+        unit.append(piece)
+        n_bytes += piece.n_bytes
+    if unit:
+        yield tuple(unit)
+
+
+# ---- folders --------------------------------------------------------------------------------------------------------
+
+
+def plan_folder(
+    folder: Path,
+    columns: Columns | None = None,
+    *,
+    extensions: tuple[str, ...] = (".txt",),
+    unit_bytes: int = UNIT_BYTES,
+) -> Plan:
+    """Plan a folder of texts, one document a file; where every text lies in a sub-folder, its first folder is the label.
+
+    A folder without such texts that holds tables (.csv, .parquet, ...) of one kind is planned as these tables.
+    Hidden names, links out of the way of plain files, pipes and devices are ignored, with a note.
+    """
+    files, notes = walk_folder(folder)
+    texts = [(name, path) for name, path in files if split_suffixes(Path(name))[0] in extensions]
+    if not texts:
+        tables = [Path(path) for name, path in files if file_format(Path(name)) in (*TABLES, "articles")]
+        if len({file_format(path) for path in tables}) == 1:
+            return replace(plan_files(tables, columns, unit_bytes=unit_bytes), notes=tuple(notes))
+        found = ", ".join(sorted({Path(name).suffix or Path(name).name for name, _ in files})[:5]) or "nothing"
+        raise SourceError(f"no documents found under {folder}: looked for {' '.join(extensions)}, found {found}")
+    labelled = all("/" in name for name, _ in texts)
+    pieces = [
+        Piece(path, name, "file", os.stat(path).st_size, label=name.split("/")[0] if labelled else None)
+        for name, path in texts
+    ]
+    return Plan(tuple(group_pieces(pieces, unit_bytes)), tuple(texts), tuple(notes))
+
+
+def walk_folder(folder: Path) -> tuple[list[tuple[str, str]], list[str]]:
+    """All plain files below a folder as (name relative to it with `/`, path), sorted by name; and notes on the rest."""
+    files: list[tuple[str, str]] = []
+    notes: list[str] = []
+    for root, folders, names in os.walk(folder):
+        hidden = [n for n in (*folders, *names) if n.startswith(".")]
+        notes += [f"ignored {os.path.join(root, n)}: hidden" for n in sorted(hidden)]
+        folders[:] = [n for n in folders if not n.startswith(".")]
+        for name in names:
+            path = os.path.join(root, name)
+            if name.startswith("."):
+                continue
+            try:
+                is_file = stat.S_ISREG(os.stat(path).st_mode)
+            except OSError:  # a link to nowhere, or to itself
+                is_file = False
+            if is_file:
+                files.append((Path(path).relative_to(folder).as_posix(), path))
+            else:
+                notes.append(f"ignored {path}: not a plain file")
+    return sorted(files), sorted(notes)
+
+
+def digest(plan: Plan) -> str:
+    """Hex sha256 over the names and contents of all files of a plan, in order: one part of a store's fingerprint."""
+    total = hashlib.sha256()
+    for name, path in plan.paths:
+        total.update(name.encode("utf-8", "surrogateescape") + b"\0")
+        with open(path, "rb") as file:
+            total.update(hashlib.file_digest(file, "sha256").digest())
+    return total.hexdigest()

@@ -1,0 +1,208 @@
+"""The token store: a folder of Arrow shards, a vocabulary and a manifest. Written here, read here, never copied.
+
+    shard-00000.arrow ...  vocab.json  manifest.json   and two small files for `datasets.load_from_disk`
+
+Columns: `ids` (list of uint16, or int32 where the vocabulary needs it), `label` (where there are labels; -1 where a
+document has none), `source`. A reader gets NumPy arrays that lie in the mapped files. Arrow streams do not notice a cut
+tail and no format here notices a flipped bit, so sizes are checked whenever a store is opened and digests by `verify`.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..durable import MANIFEST, read_json, sha256_of
+from ..errors import StoreError
+from .vocab import VOCAB_FILE, Vocab
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+KIND = "token store"
+FORMAT_VERSION = 1
+FILE_NAME = re.compile(r"[a-z0-9._-]+")  # a manifest may name nothing outside its folder
+
+
+def ids_dtype(vocab_size: int) -> type[np.uint16] | type[np.int32]:
+    """The narrowest of the two types that holds every id."""
+    return np.uint16 if vocab_size <= 1 << 16 else np.int32
+
+
+def shard_name(index: int) -> str:
+    """`shard-00003.arrow`."""
+    return f"shard-{index:05d}.arrow"
+
+
+def shard_schema(vocab_size: int, *, has_labels: bool) -> "pa.Schema":
+    """The columns of every shard of a store."""
+    import pyarrow as pa
+
+    fields = [pa.field("ids", pa.list_(pa.from_numpy_dtype(ids_dtype(vocab_size))))]
+    if has_labels:
+        fields.append(pa.field("label", pa.int64()))
+    return pa.schema([*fields, pa.field("source", pa.string())])
+
+
+def datasets_files(shards: Sequence[str], vocab_size: int, labels: Sequence[str], fingerprint: str) -> dict[str, Any]:
+    """The two JSON files with which `datasets.load_from_disk` opens the folder as it stands."""
+    dtype = np.dtype(ids_dtype(vocab_size)).name
+    features: dict[str, Any] = {"ids": {"feature": {"dtype": dtype, "_type": "Value"}, "_type": "List"}}
+    if labels:
+        features["label"] = {"names": list(labels), "_type": "ClassLabel"}
+    features["source"] = {"dtype": "string", "_type": "Value"}
+    state = {
+        "_data_files": [{"filename": name} for name in shards],
+        "_fingerprint": fingerprint[:16],
+        "_format_columns": None,
+        "_format_kwargs": {},
+        "_format_type": None,
+        "_output_all_columns": False,
+        "_split": None,
+    }
+    return {"dataset_info.json": {"features": features}, "state.json": state}
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One record batch of a shard, mapped: document `i` has tokens `ids[offsets[i]:offsets[i + 1]]`."""
+
+    ids: NDArray[Any]  # (n_tokens,) uint16 or int32, read-only
+    offsets: NDArray[np.int64]  # (n_docs + 1,)
+    labels: NDArray[np.int64]  # (n_docs,) -1 where there is none
+
+
+class TokenStore:
+    """A finished store, open for reading."""
+
+    def __init__(self, folder: Path | str):
+        """Open and check it. Raises `StoreError` for an unfinished, truncated, foreign or newer store."""
+        self.folder = Path(folder)
+        self.manifest = read_manifest(self.folder, KIND, FORMAT_VERSION)
+        check_files(self.folder, self.manifest)
+        self.labels: list[str] = self.manifest["labels"]
+        self.n_docs: int = self.manifest["n_docs"]
+        self.n_tokens: int = self.manifest["n_tokens"]
+        self.fingerprint: str = self.manifest["fingerprint"]
+
+    def __len__(self) -> int:
+        return self.n_docs
+
+    @cached_property
+    def vocab(self) -> Vocab:
+        """The vocabulary its ids belong to."""
+        return Vocab.load(self.folder / VOCAB_FILE)
+
+    @cached_property
+    def segments(self) -> list[Segment]:
+        """All record batches, mapped and checked, in the order of the documents."""
+        shards = [name for name in self.manifest["files"] if name.startswith("shard-")]
+        return [segment for name in shards for segment in self._map_shard(name)]
+
+    def _map_shard(self, name: str) -> list[Segment]:
+        import pyarrow as pa
+
+        try:
+            with pa.memory_map(str(self.folder / name)) as mapped:
+                batches = list(pa.ipc.open_stream(mapped))
+            for batch in batches:
+                batch.validate(full=True)
+        except pa.ArrowInvalid as err:
+            raise StoreError(f"{self.folder / name} is damaged: {err}. Tokenize again") from err
+        segments = [_segment(batch) for batch in batches]
+        largest = max((int(s.ids.max()) for s in segments if len(s.ids)), default=0)
+        if largest >= len(self.vocab) or any(len(s.ids) and int(s.ids.min()) < 0 for s in segments):
+            raise StoreError(f"{self.folder / name} holds ids outside the vocabulary ({largest}): tokenize again")
+        if sum(len(s.offsets) - 1 for s in segments) != self.manifest["files"][name]["rows"]:
+            raise StoreError(f"{self.folder / name} has lost rows: tokenize again")
+        return segments
+
+    @cached_property
+    def doc_labels(self) -> NDArray[np.int64]:
+        """(n_docs,) the label of each document, -1 where it has none."""
+        return np.concatenate([s.labels for s in self.segments] or [np.empty(0, np.int64)])
+
+    @cached_property
+    def doc_lengths(self) -> NDArray[np.int64]:
+        """(n_docs,) tokens of each document."""
+        return np.concatenate([np.diff(s.offsets) for s in self.segments] or [np.empty(0, np.int64)])
+
+    def doc(self, index: int) -> NDArray[Any]:
+        """(n_tokens,) ids of one document, in the mapped file."""
+        for segment in self.segments:
+            if index < len(segment.offsets) - 1:
+                return segment.ids[segment.offsets[index] : segment.offsets[index + 1]]
+            index -= len(segment.offsets) - 1
+        raise IndexError(index)
+
+
+def _segment(batch: "pa.RecordBatch") -> Segment:
+    """Views into a record batch; nothing is copied but the offsets, which become int64."""
+    column = batch.column("ids")
+    offsets = np.asarray(column.offsets, dtype=np.int64)
+    ids = column.values.to_numpy(zero_copy_only=True)
+    if "label" in batch.schema.names:
+        labels = batch.column("label").to_numpy(zero_copy_only=False)
+    else:
+        labels = np.full(batch.num_rows, -1)
+    return Segment(ids, offsets, labels.astype(np.int64))
+
+
+# ---- manifests, of stores and of model folders -----------------------------------------------------------------------
+
+
+def read_manifest(folder: Path, kind: str, format_version: int) -> dict[str, Any]:
+    """Read the manifest of a finished folder. Raises `StoreError` unless it is of this kind and version."""
+    if not folder.is_dir():
+        raise StoreError(f"{folder} does not exist, expected a {kind}: check the spelling")
+    if not (folder / MANIFEST).exists():
+        raise StoreError(f"{folder} has no {MANIFEST}: it is no {kind}, or one whose run did not finish. Run it again")
+    manifest = read_json(folder / MANIFEST)
+    if manifest.get("kind") != kind:
+        raise StoreError(f"{folder} holds a {manifest.get('kind')}, expected a {kind}")
+    if manifest.get("format_version", 0) > format_version:
+        raise StoreError(
+            f"{folder} was written by a newer ulmpipe (format {manifest['format_version']}, this one reads {format_version}): upgrade"
+        )
+    return manifest
+
+
+def describe_file(path: Path) -> dict[str, Any]:
+    """What a manifest says of a file: its size and digest."""
+    return {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+
+
+def check_files(folder: Path, manifest: dict[str, Any], *, digests: bool = False) -> int:
+    """Compare a folder's files with its manifest: names and sizes, and every byte with `digests`. Returns how many.
+
+    Raises `StoreError` that names the first file that differs.
+    """
+    for name, said in manifest["files"].items():
+        path = folder / name
+        if not FILE_NAME.fullmatch(name):
+            raise StoreError(f"{folder / MANIFEST} names {name!r}, which is no file of ours: it was altered")
+        if not path.is_file():
+            raise StoreError(f"{path} is missing: make the folder again, or restore it from a copy")
+        if path.stat().st_size != said["bytes"]:
+            raise StoreError(
+                f"{path} has {path.stat().st_size:,} bytes, expected {said['bytes']:,}: it was truncated or altered"
+            )
+        if digests and sha256_of(path) != said["sha256"]:
+            raise StoreError(f"{path} was altered: its sha256 is not that of {MANIFEST}")
+    return len(manifest["files"])
+
+
+def is_store(folder: Path) -> bool:
+    """Whether a folder holds a finished token store."""
+    if not (folder / MANIFEST).is_file():
+        return False
+    try:
+        return json.loads((folder / MANIFEST).read_text(encoding="utf-8")).get("kind") == KIND
+    except ValueError:
+        return False

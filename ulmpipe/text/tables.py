@@ -1,0 +1,201 @@
+"""Tables: CSV, TSV, JSON lines, parquet and Arrow files, a document a row.
+
+Beside documents.py, which calls it. Reads only the text and the label column, and only the rows of its piece.
+"""
+
+import csv
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ..errors import SourceError
+from .pieces import Columns, Document, Piece, Quarantined, byte_lines, decode, open_bytes
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+csv.field_size_limit(1 << 30)  # Python's default of 128 kB is less than a long review
+
+
+def label_value(value: object) -> str | None:
+    """A label as it is stored: a string. Nothing, an empty string and the hub's -1 for "unlabelled" are no label."""
+    if value is None or value == "" or (value == -1 and not isinstance(value, bool)):
+        return None
+    return str(value)
+
+
+def check_columns(piece: Piece, columns: Columns, found: list[str]) -> None:
+    """Raise `SourceError` naming the columns there are, unless the text's is there and the label's if it was asked for."""
+    asked = {"--text-column": columns.text} | (
+        {"--label-column": columns.label} if columns.label != Columns.label else {}
+    )
+    for option, column in asked.items():
+        if column not in found:
+            raise SourceError(
+                f"{piece.path} has no column {column!r}, it has {', '.join(map(repr, found))}: name one with {option}"
+            )
+
+
+def csv_records(piece: Piece) -> Iterator[tuple[int, int, list[str]]]:
+    """Records of a CSV or TSV piece as (begin, end, fields), the header line among them if `begin` is 0."""
+    end = begin = piece.begin
+
+    def lines() -> Iterator[str]:
+        nonlocal end
+        for offset, line in byte_lines(piece):
+            end = offset + len(line) + (3 if offset == 0 and _has_bom(piece) else 0)
+            yield decode(line)
+
+    for fields in csv.reader(lines(), delimiter="\t" if piece.format == "tsv" else ","):
+        yield begin, end, fields
+        begin = end
+
+
+def _has_bom(piece: Piece) -> bool:
+    with open_bytes(piece.path) as file:
+        return file.read(3) == b"\xef\xbb\xbf"
+
+
+def csv_header(piece: Piece) -> list[str]:
+    """The names of a CSV or TSV file's columns."""
+    first = Piece(piece.path, piece.name, piece.format, piece.n_bytes)
+    for _, _, fields in csv_records(first):
+        return fields
+    return []
+
+
+def read_csv(piece: Piece, columns: Columns) -> Iterator[Document | Quarantined]:
+    """Read the records of a CSV or TSV piece; a record of another length than the header is quarantined."""
+    header = csv_header(piece)
+    check_columns(piece, columns, header)
+    text_at = header.index(columns.text)
+    label_at = header.index(columns.label) if columns.label in header else None
+    for row, (begin, _, fields) in enumerate(csv_records(piece), start=piece.first_row):
+        if row == 0 or not fields:  # the header, an empty line
+            continue
+        source = f"{piece.name}#{row - 1}"
+        if len(fields) != len(header):
+            yield Quarantined(
+                source,
+                f"the row has {len(fields)} fields, the header {len(header)}: quote texts that hold the separator",
+                begin,
+            )
+        else:
+            yield Document(fields[text_at], label_value(fields[label_at]) if label_at is not None else None, source)
+
+
+def read_jsonl(piece: Piece, columns: Columns) -> Iterator[Document | Quarantined]:
+    """One JSON object a line."""
+    for offset, line in byte_lines(piece):
+        source = f"{piece.name}@{offset}"
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(decode(line))
+        except json.JSONDecodeError as err:
+            yield Quarantined(source, f"the line is no JSON: {err}", offset)
+            continue
+        if not isinstance(row, dict):
+            yield Quarantined(source, "the line is no JSON object", offset)
+        elif not isinstance(text := row.get(columns.text) or "", str):
+            yield Quarantined(source, f"{columns.text!r} holds {type(text).__name__}, expected a string", offset)
+        else:
+            yield Document(text, label_value(row.get(columns.label)), source)
+
+
+def arrow_batches(piece: Piece) -> Iterator["pa.RecordBatch"]:
+    """Record batches of an Arrow IPC stream (as `datasets` writes) or file, mapped and not read."""
+    import pyarrow as pa
+
+    with pa.memory_map(piece.path) as mapped:
+        try:
+            reader = pa.ipc.open_stream(mapped)
+        except pa.ArrowInvalid:
+            file = pa.ipc.open_file(mapped)
+            yield from (file.get_batch(i) for i in range(file.num_record_batches))
+        else:
+            yield from reader
+
+
+def table_schema(piece: Piece) -> "pa.Schema":
+    """The schema of a parquet or Arrow file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_schema(piece.path) if piece.format == "parquet" else next(arrow_batches(piece)).schema
+    except (pa.ArrowInvalid, StopIteration) as err:
+        raise SourceError(f"{piece.path} is no {piece.format} file, or is damaged: {err}") from err
+
+
+def table_rows_and_bytes(piece: Piece) -> tuple[int, int]:
+    """How many rows a parquet or Arrow file has, and about how many bytes they take in memory."""
+    import pyarrow.parquet as pq
+
+    table_schema(piece)  # says so if it is damaged
+    if piece.format == "parquet":
+        meta = pq.read_metadata(piece.path)
+        return meta.num_rows, sum(meta.row_group(i).total_byte_size for i in range(meta.num_row_groups))
+    sizes = [(batch.num_rows, batch.nbytes) for batch in arrow_batches(piece)]
+    return sum(rows for rows, _ in sizes), sum(n_bytes for _, n_bytes in sizes)
+
+
+def _row_batches(piece: Piece, names: list[str]) -> Iterator["pa.Table | pa.RecordBatch"]:
+    import pyarrow.parquet as pq
+
+    if piece.format == "arrow":
+        yield from (batch.select(names) for batch in arrow_batches(piece))
+        return
+    with pq.ParquetFile(piece.path) as file:
+        first = 0
+        for group in range(file.num_row_groups):
+            n_rows = file.metadata.row_group(group).num_rows
+            inside = first < (piece.end or 0) and first + n_rows > piece.begin
+            # A row group that lies outside the piece is passed over as rows without columns.
+            yield file.read_row_group(group, columns=names if inside else [])
+            first += n_rows
+
+
+def read_rows(piece: Piece, columns: Columns) -> Iterator[Document | Quarantined]:
+    """Read the rows of a parquet or Arrow piece; a null text is an empty document."""
+    import pyarrow as pa
+
+    schema = table_schema(piece)
+    check_columns(piece, columns, schema.names)
+    text_type = schema.field(columns.text).type
+    value_type = text_type.value_type if pa.types.is_dictionary(text_type) else text_type
+    if not (
+        pa.types.is_string(value_type) or pa.types.is_large_string(value_type) or pa.types.is_string_view(value_type)
+    ):
+        raise SourceError(
+            f"{piece.path}: column {columns.text!r} holds {text_type}, expected strings: name another with --text-column"
+        )
+    names = [columns.text, *([columns.label] if columns.label in schema.names else [])]
+    first = 0
+    for batch in _row_batches(piece, names):
+        begin, end = max(piece.begin - first, 0), min((piece.end or 0) - first, batch.num_rows)
+        if begin < end:
+            rows = batch.slice(begin, end - begin)
+            texts = rows.column(columns.text).to_pylist()
+            labels = rows.column(columns.label).to_pylist() if columns.label in names[1:] else [None] * len(texts)
+            for row, (text, label) in enumerate(zip(texts, labels, strict=True), start=first + begin):
+                yield Document(text or "", label_value(label), f"{piece.name}#{row}")
+        first += batch.num_rows
+
+
+def check_source(piece: Piece, columns: Columns) -> None:
+    """Raise `SourceError` before any work if a table lacks its columns. What can't be read at all is left to the reading."""
+    if piece.format in ("parquet", "arrow"):
+        check_columns(piece, columns, table_schema(piece).names)
+    elif piece.format in ("csv", "tsv", "jsonl"):
+        try:
+            names = csv_header(piece) if piece.format != "jsonl" else _jsonl_keys(piece)
+        except (OSError, EOFError, csv.Error, ValueError):
+            return
+        check_columns(piece, columns, names)
+
+
+def _jsonl_keys(piece: Piece) -> list[str]:
+    for _, line in byte_lines(piece):
+        return list(json.loads(decode(line)))
+    return []

@@ -1,0 +1,101 @@
+"""The reference tokenizer (`--engine spacy`): rules as Python, `spacy.blank(lang).tokenizer`, and nothing else.
+
+    text -> rules.pre -> spaCy's rule-based tokenizer -> rules.post -> tokens
+
+Slow and obvious: every other engine must give exactly these tokens. It knows no ids (vocab.py) and no files.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ConfigError
+from .rules import PRESETS, Rules
+
+if TYPE_CHECKING:
+    from spacy.tokenizer import Tokenizer as SpacyTokenizer
+
+
+@dataclass(frozen=True)
+class TokenizerRecipe:
+    """All that is needed to build the same tokenizer elsewhere.
+
+    This is what travels to worker processes and into manifests, never a spaCy tokenizer: pickling one
+    silently loses settings (`faster_heuristics`, `max_cache_size`, flags of its regular expressions).
+    """
+
+    lang: str = "en"
+    rules: str | Rules = "default"  # a preset's name, or a user's own rules
+
+    @property
+    def resolved_rules(self) -> Rules:
+        """The rules themselves. Raises `ConfigError` for an unknown preset."""
+        if isinstance(self.rules, Rules):
+            return self.rules
+        if self.rules not in PRESETS:
+            raise ConfigError(f"--rules {self.rules} is unknown: choose one of {', '.join(PRESETS)}")
+        return PRESETS[self.rules]
+
+    def to_json(self) -> dict[str, Any]:
+        """What manifests and model folders keep. A user's own rules are named: code is not stored, nor run from a file."""
+        rules = self.resolved_rules
+        value: dict[str, Any] = {"lang": self.lang, "rules": self.rules, "specials": list(rules.specials)}
+        if isinstance(self.rules, Rules):
+            value["rules"] = "custom"
+            value["custom"] = [f"{rule.__module__}.{rule.__qualname__}" for rule in (*rules.pre, *rules.post)]
+        return value | {"spacy": spacy_version()}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any], *, rules: Rules | None = None) -> "TokenizerRecipe":
+        """Make the recipe again. `rules` must be given where the stored one was made with a user's own."""
+        if value["rules"] == "custom" and rules is None:
+            raise ConfigError(
+                f"this was made with rules of your own ({', '.join(value['custom'])}): pass them again from Python, rules=Rules(...)"
+            )
+        return cls(value["lang"], rules or value["rules"])
+
+
+def spacy_version() -> str:
+    """The installed spaCy's version, without importing it. Tokens depend on it, so recipes carry it."""
+    from importlib.metadata import version
+
+    return version("spacy")
+
+
+class Tokenizer:
+    """Texts to tokens, exactly as the recipe says."""
+
+    def __init__(self, recipe: TokenizerRecipe | None = None):
+        self.recipe = recipe or TokenizerRecipe()
+        self.rules = self.recipe.resolved_rules
+        self.spacy = build_spacy_tokenizer(self.recipe.lang, self.rules.specials)
+
+    def tokenize(self, text: str) -> list[str]:
+        """Tokens of one document, special tokens included."""
+        for pre_rule in self.rules.pre:
+            text = pre_rule(text)
+        tokens = [token.text for token in self.spacy(text)]
+        for post_rule in self.rules.post:
+            tokens = post_rule(tokens)
+        return tokens
+
+
+def build_spacy_tokenizer(lang: str, specials: tuple[str, ...]) -> "SpacyTokenizer":
+    """spaCy's tokenizer of a language, told never to split the special tokens. Raises `ConfigError` for an unknown language."""
+    import spacy
+    from spacy.symbols import ORTH
+
+    try:
+        tokenizer = spacy.blank(lang).tokenizer
+    except ImportError as err:
+        raise ConfigError(f"--lang {lang}: spaCy can't load it: {str(err).strip().splitlines()[0]}") from err
+    if hasattr(tokenizer, "add_special_case"):  # ja, ko, zh, th, vi have tokenizers of another kind, without rules
+        for special in specials:
+            tokenizer.add_special_case(special, [{ORTH: special}])
+    return tokenizer
+
+
+@lru_cache(maxsize=2)
+def cached_tokenizer(recipe: TokenizerRecipe) -> Tokenizer:
+    """The tokenizer of a recipe, built once in each process."""
+    return Tokenizer(recipe)

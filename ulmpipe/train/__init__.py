@@ -1,0 +1,85 @@
+"""The training core, shared by text and vision: a small `Learner`, everything else a callback.
+
+    batches.py     what is asked of the data            callback.py   the events, and the loop as pseudo-code
+    params.py      parameter groups, freezing           learner.py    the loop itself
+    schedule.py    learning rates over a fit            regularize.py AR, TAR, clipping, carried state
+    precision.py   autocast and fp16                    guard.py      a loss that is no number
+    metrics.py     numbers, the history                 progress.py   what is seen while it runs
+    checkpoint.py  save and resume                      interrupt.py  Ctrl-C and SIGTERM
+    lr_find.py     a learning rate to begin with
+
+Knows nothing of text, models or tasks.
+"""
+
+from .batches import Batch, Batches, FixedBatches
+from .callback import EVENTS, Callback, CancelBatch, CancelEpoch, CancelFit, CancelStep, DebugCallback
+from .checkpoint import Checkpoint, latest_checkpoint, load_checkpoint, save_checkpoint
+from .guard import FiniteLoss
+from .interrupt import Interrupted, StopSignal
+from .learner import Learner
+from .lr_find import LRCurve
+from .metrics import Metrics, accuracy, confusion_matrix, f1_macro, f1_scores, perplexity
+from .params import adam, discriminative, freeze_to, param_groups
+from .precision import MixedPrecision, Precision, check_precision
+from .progress import MetricsLog, Progress
+from .regularize import GradientClip, ResetState, RNNRegularizer, activation_reg, temporal_activation_reg
+from .schedule import (
+    ParamScheduler,
+    anneal_cos,
+    anneal_exp,
+    anneal_linear,
+    anneal_no,
+    combine_scheds,
+    one_cycle,
+    slanted_triangular,
+)
+
+__all__ = [
+    "EVENTS",
+    "Batch",
+    "Batches",
+    "Callback",
+    "CancelBatch",
+    "CancelEpoch",
+    "CancelFit",
+    "CancelStep",
+    "Checkpoint",
+    "DebugCallback",
+    "FiniteLoss",
+    "FixedBatches",
+    "GradientClip",
+    "Interrupted",
+    "LRCurve",
+    "Learner",
+    "Metrics",
+    "MetricsLog",
+    "MixedPrecision",
+    "ParamScheduler",
+    "Precision",
+    "Progress",
+    "RNNRegularizer",
+    "ResetState",
+    "StopSignal",
+    "accuracy",
+    "activation_reg",
+    "adam",
+    "anneal_cos",
+    "anneal_exp",
+    "anneal_linear",
+    "anneal_no",
+    "check_precision",
+    "combine_scheds",
+    "confusion_matrix",
+    "discriminative",
+    "f1_macro",
+    "f1_scores",
+    "freeze_to",
+    "latest_checkpoint",
+    "load_checkpoint",
+    "one_cycle",
+    "param_groups",
+    "perplexity",
+    "save_checkpoint",
+    "slanted_triangular",
+    "temporal_activation_reg",
+]

@@ -1,0 +1,238 @@
+"""Checkpoints: all that a fit needs to go on as if it had never stopped, in a folder, without any pickle.
+
+    FOLDER/checkpoint-<step>/
+      model.safetensors       parameters and buffers
+      optimizer.safetensors   "{parameter number}.{name}", for instance "3.exp_avg"
+      rng.safetensors         generators of torch, CPU and CUDA
+      carried.safetensors     the hidden state of a model that carries one
+      state.json              position, history, hyperparameters, callback states, what the caller adds
+      manifest.json           sizes and digests of the others; written last
+
+A checkpoint is made in a staging folder and renamed, so it is there whole or not at all; the one before it is removed
+after that. One folder belongs to one fit. A finished model is not saved here: that is `save_pretrained`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, load_model, save_file, save_model
+from torch import Tensor
+
+from .. import console, durable
+from ..errors import StoreError
+from .callback import Callback
+from .metrics import finite_row
+from .progress import MetricsLog
+
+if TYPE_CHECKING:
+    from .learner import Learner
+
+KIND, FORMAT_VERSION = "checkpoint", 1
+MODEL, OPTIMIZER, RNG, CARRIED = (f"{name}.safetensors" for name in ("model", "optimizer", "rng", "carried"))
+STATE = "state.json"
+_NAME = re.compile(r"checkpoint-(\d+)(\.old)?")
+
+
+def save_checkpoint(
+    learn: Learner, folder: Path, *, extra: dict | None = None, position: tuple[int, int] | None = None, keep: int = 1
+) -> Path:
+    """Write `folder/checkpoint-<step>` and remove all but the newest `keep`; return its path.
+
+    `position` is `(epoch, next batch)` where the fit is to go on, by default where it stands. `extra` is kept in
+    `state.json` for the caller.
+    """
+    path = folder / f"checkpoint-{learn.step}"
+    with durable.staging(folder) as stage:
+        _write_tensors(learn, stage)
+        durable.write_json(stage / STATE, _state(learn, position or (learn.epoch, learn.next_batch), extra or {}))
+        _write_manifest(stage)
+        if path.exists():  # of the same step: it is moved aside, never missing under both names
+            old = path.with_name(f"{path.name}.old")
+            shutil.rmtree(old, ignore_errors=True)
+            os.replace(path, old)
+        os.replace(stage, path)
+        durable.fsync_folder(folder)
+    others = [other for other in _candidates(folder) if other != path]
+    for other in others[keep - 1 :]:
+        (other / durable.MANIFEST).unlink(missing_ok=True)  # half removed, it is no checkpoint any more
+        shutil.rmtree(other, ignore_errors=True)
+    return path
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """Return the newest checkpoint in `folder` whose digests are right, None without one; log each damaged one."""
+    for path in _candidates(folder):
+        try:
+            _verify(path)
+            return path
+        except (StoreError, OSError) as err:
+            console.log(f"skipped a damaged checkpoint: {err}")
+    return None
+
+
+def load_checkpoint(learn: Learner, path: Path) -> dict[str, Any]:
+    """Put `learn`, inside a fit, where the checkpoint was written; return its `state.json`.
+
+    Raises `StoreError` when the checkpoint is damaged, or was written with another model, optimiser or callbacks.
+    """
+    _verify(path)
+    state = durable.read_json(path / STATE)
+    try:
+        load_model(learn.model, path / MODEL, device=str(learn.device))
+        _load_optimizer(learn, load_file(path / OPTIMIZER), state["param_groups"])
+        if hasattr(learn.model, "load_carried_state"):
+            carried = load_file(path / CARRIED) if (path / CARRIED).exists() else {}
+            getattr(learn.model, "load_carried_state")({name: t.to(learn.device) for name, t in carried.items()})  # noqa: B009
+    except (RuntimeError, ValueError, KeyError, SafetensorError) as err:
+        raise StoreError(
+            f"{path} does not fit this training ({err}): resume with the options it was begun with"
+        ) from err
+    _load_callbacks(learn, path, state["callbacks"])
+    learn.epoch, learn.next_batch, learn.step = state["epoch"], state["next_batch"], state["step"]
+    learn.history = [{name: float("nan") if v is None else v for name, v in row.items()} for row in state["history"]]
+    if state["n_steps"] != learn.n_steps:
+        console.log(
+            f"{path.name} was written in a fit of {state['n_steps']} steps, this one has {learn.n_steps}: schedules change"
+        )
+    _load_rng(learn, load_file(path / RNG))
+    return state
+
+
+class Checkpoint(Callback):
+    """Save at the end of every epoch, and every `every_steps` steps when it is given.
+
+    A fit that `max_steps` ends inside an epoch is saved before the validation, so that it can be taken further.
+    """
+
+    order = MetricsLog.order + 100  # after all that counts or writes: what is saved is complete
+
+    def __init__(self, folder: Path, *, every_steps: int | None = None, extra: dict | None = None, keep: int = 1):
+        self.folder, self.every_steps, self.extra, self.keep = folder, every_steps, extra, keep
+        self.saved: tuple[int, int] | None = None
+
+    def before_fit(self, learn: Learner) -> None:
+        """Remove what a run that was killed while it saved has left."""
+        self.saved = None
+        for stage in self.folder.glob(f"{durable.STAGING_PREFIX}*"):
+            shutil.rmtree(stage, ignore_errors=True)
+
+    def after_batch(self, learn: Learner) -> None:
+        """Save when it is due."""
+        due = self.every_steps is not None and learn.step % self.every_steps == 0
+        if learn.training and (due or (learn.step >= learn.max_steps and learn.next_batch < len(learn.train_dl))):
+            self.save(learn)
+
+    def after_epoch(self, learn: Learner) -> None:
+        """Save with the next epoch as the position."""
+        if learn.next_batch >= len(learn.train_dl):
+            self.save(learn, position=(learn.epoch + 1, 0))
+
+    def save(self, learn: Learner, position: tuple[int, int] | None = None) -> None:
+        """Save now, unless nothing was trained since the last time."""
+        position = position or (learn.epoch, learn.next_batch)
+        if position != self.saved:
+            save_checkpoint(learn, self.folder, extra=self.extra, position=position, keep=self.keep)
+            self.saved = position
+
+
+def _candidates(folder: Path) -> list[Path]:
+    """Return all folders named as checkpoints, newest first."""
+    named = [(match, path) for path in folder.glob("checkpoint-*") if (match := _NAME.fullmatch(path.name))]
+    return [path for _, path in sorted(named, key=lambda pair: (-int(pair[0][1]), bool(pair[0][2])))]
+
+
+def _write_tensors(learn: Learner, stage: Path) -> None:
+    save_model(learn.model, str(stage / MODEL))
+    per_param = learn.opt.state_dict()["state"]
+    flat = {f"{n}.{name}": v for n, values in per_param.items() for name, v in values.items() if isinstance(v, Tensor)}
+    save_file({name: t.contiguous() for name, t in flat.items()}, stage / OPTIMIZER)
+    cuda = {"cuda": torch.cuda.get_rng_state(learn.device)} if learn.device.type == "cuda" else {}
+    save_file({"cpu": torch.get_rng_state()} | cuda, stage / RNG)
+    if hasattr(learn.model, "carried_state"):
+        carried = getattr(learn.model, "carried_state")()  # noqa: B009 - pyright would take it for a Tensor
+        save_file({name: t.detach().contiguous() for name, t in carried.items()}, stage / CARRIED)
+
+
+def _state(learn: Learner, position: tuple[int, int], extra: dict) -> dict[str, Any]:
+    groups = learn.opt.state_dict()["param_groups"]
+    return {
+        "format_version": FORMAT_VERSION,
+        "epoch": position[0],
+        "next_batch": position[1],
+        "step": learn.step,
+        "n_steps": learn.n_steps,
+        "history": [finite_row(row) for row in learn.history],
+        "param_groups": [{**group, "params": len(group["params"])} for group in groups],
+        "callbacks": {name: state for name, cb in _named(learn).items() if (state := cb.state_dict())},
+        "extra": extra,
+    }
+
+
+def _write_manifest(stage: Path) -> None:
+    files = {}
+    for path in sorted(stage.iterdir()):
+        durable.fsync_file(path)
+        files[path.name] = {"bytes": path.stat().st_size, "sha256": durable.sha256_of(path)}
+    durable.write_json(stage / durable.MANIFEST, {"kind": KIND, "format_version": FORMAT_VERSION, "files": files})
+
+
+def _verify(path: Path) -> None:
+    """Raise `StoreError` unless all that the manifest names is there, bit for bit."""
+    manifest = durable.read_json(path / durable.MANIFEST)
+    if not isinstance(manifest, dict) or manifest.get("kind") != KIND or not isinstance(manifest.get("files"), dict):
+        raise StoreError(f"{path} holds something else than a checkpoint")
+    if manifest.get("format_version") != FORMAT_VERSION:
+        raise StoreError(
+            f"{path} has format {manifest.get('format_version')}, expected {FORMAT_VERSION}: use the ulmpipe that wrote it"
+        )
+    for name, expected in manifest["files"].items():
+        file = path / name
+        n_bytes = file.stat().st_size if file.is_file() else None
+        if n_bytes != expected["bytes"] or durable.sha256_of(file) != expected["sha256"]:
+            raise StoreError(f"{file} is damaged: {n_bytes} bytes, expected {expected['bytes']}, or other content")
+
+
+def _load_optimizer(learn: Learner, flat: dict[str, Tensor], saved_groups: list[dict[str, Any]]) -> None:
+    per_param: dict[int, dict[str, Tensor]] = {}
+    for key, value in flat.items():
+        number, name = key.split(".", 1)
+        per_param.setdefault(int(number), {})[name] = value
+    groups = learn.opt.state_dict()["param_groups"]
+    if [len(group["params"]) for group in groups] != [saved["params"] for saved in saved_groups]:
+        raise ValueError("the parameters are grouped in another way")
+    restored = [
+        {name: tuple(v) if isinstance(v, list) else v for name, v in saved.items()} | {"params": group["params"]}
+        for saved, group in zip(saved_groups, groups, strict=True)
+    ]
+    learn.opt.load_state_dict({"state": per_param, "param_groups": restored})
+
+
+def _load_callbacks(learn: Learner, path: Path, states: dict[str, Any]) -> None:
+    named = _named(learn)
+    if missing := sorted(states.keys() - named.keys()):
+        raise StoreError(f"{path} was written with {', '.join(missing)}: resume with the options it was begun with")
+    for name, state in states.items():
+        named[name].load_state_dict(state)
+
+
+def _named(learn: Learner) -> dict[str, Callback]:
+    """Return the callbacks by their class, the second of a class as `Name.2`."""
+    named: dict[str, Callback] = {}
+    for cb in learn.active:
+        name = type(cb).__name__
+        n_same = sum(type(other) is type(cb) for other in named.values())
+        named[f"{name}.{n_same + 1}" if n_same else name] = cb
+    return named
+
+
+def _load_rng(learn: Learner, rng: dict[str, Tensor]) -> None:
+    torch.set_rng_state(rng["cpu"])
+    if learn.device.type == "cuda" and "cuda" in rng:
+        torch.cuda.set_rng_state(rng["cuda"], learn.device)

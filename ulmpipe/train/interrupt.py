@@ -1,0 +1,73 @@
+"""Ctrl-C and SIGTERM during a fit: stop at the next batch, in training or validation, with a checkpoint written.
+
+The signal handler only sets a flag; nothing is saved inside of it. Outside of a fit the signals do what they always do.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from ..errors import INTERRUPTED, TERMINATED
+from .callback import Callback
+from .checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    from .learner import Learner
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(BaseException):
+    """A signal has ended the fit, in good order. No `Exception`: nothing but the command line should catch it."""
+
+    def __init__(self, signum: int):
+        super().__init__(f"stopped by {signal.Signals(signum).name}")
+        self.signum = signum
+        self.exit_code = TERMINATED if signum == signal.SIGTERM else INTERRUPTED
+
+
+class StopSignal(Callback):
+    """Raise `Interrupted` at the batch border after a signal, with `checkpoint` saved first when there is one.
+
+    A second Ctrl-C does not wait: it raises `KeyboardInterrupt` at once. In a thread other than the main one, where
+    Python allows no handlers, this does nothing.
+    """
+
+    order = Checkpoint.order + 10
+
+    def __init__(self, checkpoint: Checkpoint | None = None):
+        self.checkpoint = checkpoint
+        self.signum: int | None = None
+        self._previous: dict[int, Any] = {}
+
+    def before_fit(self, learn: Learner) -> None:
+        """Take over both signals."""
+        self.signum = None
+        if threading.current_thread() is threading.main_thread():
+            self._previous = {signum: signal.signal(signum, self._note) for signum in SIGNALS}
+
+    def cleanup_fit(self, learn: Learner) -> None:
+        """Give both signals back."""
+        for signum, handler in self._previous.items():
+            signal.signal(signum, handler or signal.SIG_DFL)
+        self._previous = {}
+
+    def _note(self, signum: int, frame: FrameType | None) -> None:
+        if self.signum is not None and signum == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signum = signum
+
+    def after_batch(self, learn: Learner) -> None:
+        """Save and stop when a signal has come."""
+        if self.signum is not None:
+            if self.checkpoint:
+                self.checkpoint.save(learn)
+            raise Interrupted(self.signum)
+
+    def after_fit(self, learn: Learner) -> None:
+        """Stop the program after a signal that came too late to stop the fit; all is saved then."""
+        if self.signum is not None:
+            raise Interrupted(self.signum)

@@ -1,0 +1,167 @@
+"""Numbers that say how good a model is: functions on predictions, and `Metrics`, which averages them over an epoch.
+
+The `Learner` adds `Metrics` itself; it keeps `learn.history`. Nothing is shown or written here (`progress.py`).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from .callback import Callback
+
+if TYPE_CHECKING:
+    from .learner import Learner
+
+Metric = Callable[[Tensor, Tensor], Tensor]  # (pred, target) -> (), the mean over the batch's targets
+
+
+def accuracy(pred: Tensor, target: Tensor) -> Tensor:
+    """Return the share of targets that have the highest score.
+
+    pred: (..., C) float, target: (...) int64. Returns () float32.
+    """
+    return (pred.argmax(dim=-1) == target).float().mean()
+
+
+def perplexity(loss: float) -> float:
+    """Return `exp(loss)` of a mean cross-entropy in nats; infinite where a float has no room for it."""
+    try:
+        return math.exp(loss)
+    except OverflowError:
+        return math.inf
+
+
+def confusion_matrix(pred_ids: Tensor, target_ids: Tensor, n_classes: int) -> Tensor:
+    """Count how often each class was taken for which; rows are the truth, columns the prediction.
+
+    pred_ids, target_ids: (N,) int64 below C. Returns (C, C) int64.
+    """
+    pairs = target_ids.long() * n_classes + pred_ids.long()
+    return torch.bincount(pairs, minlength=n_classes * n_classes).view(n_classes, n_classes)
+
+
+def f1_scores(confusion: Tensor) -> list[float]:
+    """Return F1 of each class, 0.0 for a class that is neither there nor predicted. confusion: (C, C) int64."""
+    hits = confusion.diagonal().double()
+    n_both = (confusion.sum(dim=0) + confusion.sum(dim=1)).double()  # true + predicted = 2 hits + misses + false alarms
+    return torch.where(n_both > 0, 2 * hits / n_both.clamp(min=1), 0.0).tolist()
+
+
+def f1_macro(confusion: Tensor) -> float:
+    """Return the plain mean of F1 over all classes. confusion: (C, C) int64."""
+    scores = f1_scores(confusion)
+    return sum(scores) / len(scores)
+
+
+class WeightedMean:
+    """A mean that grows batch by batch; the sum stays on the device, so that adding waits for nothing."""
+
+    def __init__(self, total: float = 0.0, weight: int = 0):
+        self.total: Tensor | float = total
+        self.weight = weight
+
+    def add(self, value: Tensor, weight: int) -> None:
+        """Add a mean over `weight` targets. value: (), any float dtype; the sum is float64."""
+        self.total = self.total + value.detach().double() * weight
+        self.weight += weight
+
+    def mean(self) -> float:
+        """Return the mean, NaN of nothing."""
+        return float(self.total) / self.weight if self.weight else math.nan
+
+
+class Metrics(Callback):
+    """Average the true loss and the metrics, weighted by the number of targets, and add a row a epoch to the history.
+
+    A row has `epoch step train_loss valid_loss`, the metrics on the validation data by the name of their function,
+    `seconds` of the whole epoch and `targets_per_s` of its training.
+    """
+
+    order = -100  # first of all: sees the loss before anyone could change it, has the row ready before anyone reads it
+
+    def __init__(self, functions: Sequence[Metric] = ()):
+        self.functions = {getattr(function, "__name__", type(function).__name__): function for function in functions}
+        self.train_loss = WeightedMean()
+        self.valid: dict[str, WeightedMean] = {}
+        self.n_before = 0
+        self.begin_s = self.trained_s = 0.0
+
+    def before_epoch(self, learn: Learner) -> None:
+        """Begin at zero, unless a resumed epoch goes on."""
+        if learn.next_batch == 0:
+            self.train_loss = WeightedMean()
+        self.valid = {}
+        self.n_before = self.train_loss.weight
+        self.begin_s, self.trained_s = time.perf_counter(), 0.0
+
+    def before_validate(self, learn: Learner) -> None:
+        """Begin at zero; the time of training ends here."""
+        self.valid = {name: WeightedMean() for name in ("valid_loss", *self.functions)}
+        self._end_training()
+
+    def after_loss(self, learn: Learner) -> None:
+        """Add this batch."""
+        n_targets = learn.target.numel()
+        if learn.training:
+            self.train_loss.add(learn.loss, n_targets)
+            return
+        self.valid["valid_loss"].add(learn.loss, n_targets)
+        for name, function in self.functions.items():
+            self.valid[name].add(function(learn.pred, learn.target), n_targets)
+
+    def after_epoch(self, learn: Learner) -> None:
+        """Add a row to `learn.history`."""
+        self._end_training()
+        n_targets = self.train_loss.weight - self.n_before
+        learn.history.append(
+            {"epoch": learn.epoch, "step": learn.step, "train_loss": self.train_loss.mean()}
+            | self.results()
+            | {"seconds": time.perf_counter() - self.begin_s, "targets_per_s": n_targets / max(self.trained_s, 1e-9)}
+        )
+
+    def results(self) -> dict[str, float]:
+        """Return `valid_loss` and the metrics of the last validation."""
+        return {name: value.mean() for name, value in self.valid.items()}
+
+    def _end_training(self) -> None:
+        if not self.trained_s:
+            self.train_loss.mean()  # waits for the device: what is still under way belongs to the training
+            self.trained_s = time.perf_counter() - self.begin_s
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the running sum of the training loss."""
+        return {"total": float(self.train_loss.total), "weight": self.train_loss.weight}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with the running sum."""
+        self.train_loss = WeightedMean(state["total"], state["weight"])
+
+
+class Predictions(Callback):
+    """Keep the predictions and targets of a validation, on the CPU, for `Learner.predict`."""
+
+    order = 1000  # last: sees predictions as all others have left them
+
+    def __init__(self):
+        self.preds: list[Tensor] = []
+        self.targets: list[Tensor] = []
+
+    def after_batch(self, learn: Learner) -> None:
+        """Keep this batch."""
+        self.preds.append(learn.pred.cpu())
+        self.targets.append(learn.target.cpu())
+
+    def joined(self) -> tuple[Tensor, Tensor]:
+        """Return predictions and targets, each joined along the first dimension."""
+        return torch.cat(self.preds), torch.cat(self.targets)
+
+
+def finite_row(row: Mapping[str, float]) -> dict[str, float | None]:
+    """Return a row of the history as JSON can hold it: None for NaN and infinity."""
+    return {name: value if math.isfinite(value) else None for name, value in row.items()}
