@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -69,8 +69,9 @@ def run_units(task: Callable[..., Any], calls: Iterable[tuple[Any, ...]], *, wor
     from joblib import Parallel, delayed
 
     # max_nbytes=None: nothing goes through /dev/shm. batch_size=1: a unit is work enough for one message.
-    pool = Parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1, max_nbytes=None)
-    yield from pool(delayed(_in_worker)(os.getpid(), task, call) for call in calls)  # pyright: ignore[reportGeneralTypeIssues]
+    options: dict[str, Any] = {"return_as": "generator_unordered", "batch_size": 1, "max_nbytes": None}
+    pool = Parallel(n_jobs=workers, backend="loky", **options)
+    yield from cast(Iterator[Any], pool(delayed(_in_worker)(os.getpid(), task, call) for call in calls))
 
 
 def _in_worker(parent: int, task: Callable[..., Any], call: tuple[Any, ...]) -> Any:

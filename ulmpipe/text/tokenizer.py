@@ -86,7 +86,7 @@ def build_spacy_tokenizer(lang: str, specials: tuple[str, ...]) -> "SpacyTokeniz
     from spacy.symbols import ORTH
 
     try:
-        tokenizer = spacy.blank(lang).tokenizer
+        tokenizer: Any = spacy.blank(lang).tokenizer
     except ImportError as err:
         raise ConfigError(f"--lang {lang}: spaCy can't load it: {str(err).strip().splitlines()[0]}") from err
     if hasattr(tokenizer, "add_special_case"):  # ja, ko, zh, th, vi have tokenizers of another kind, without rules
