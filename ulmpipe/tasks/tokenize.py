@@ -15,14 +15,14 @@ from typing import Any
 
 from ..config import TokenizeConfig, make_config
 from ..console import log, progress
-from ..durable import MANIFEST, check_output, fsync_folder, locked, staging, write_json
+from ..durable import MANIFEST, check_output, describe_file, fsync_folder, locked, staging, write_json
 from ..errors import ConfigError, SourceError
 from ..text.named import HUB, PACKAGED, find_split, is_name
 from ..text.pieces import FORMATS, Columns, Quarantined, ReadFunction
 from ..text.rules import Rules
 from ..text.shards import Job, UnitRecord, merge_counts, number_unit, order_labels, run_units, tokenize_unit
 from ..text.source import Plan, digest, plan_files, plan_folder
-from ..text.store import FORMAT_VERSION, KIND, TokenStore, datasets_files, describe_file, is_store, shard_name
+from ..text.store import FORMAT_VERSION, KIND, TokenStore, datasets_files, is_store, shard_name
 from ..text.tokenizer import TokenizerRecipe
 from ..text.vocab import VOCAB_FILE, Vocab, build_itos
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba.typed import List as TypedList
+from numba.typed.typedlist import List as TypedList
 from numpy.typing import NDArray
 from torch import Tensor
 

@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from ..durable import fsync_file
+from ..durable import describe_file, fsync_file
 from .documents import read_piece
 from .pieces import Columns, Quarantined, ReadFunction
 from .source import Unit
-from .store import describe_file, ids_dtype, shard_name, shard_schema
+from .store import ids_dtype, shard_name, shard_schema
 from .tokenizer import TokenizerRecipe, cached_tokenizer
 from .vocab import Vocab
 

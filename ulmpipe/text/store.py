@@ -8,7 +8,6 @@ tail and no format here notices a flipped bit, so sizes are checked whenever a s
 """
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..durable import MANIFEST, read_json, sha256_of
+from ..durable import MANIFEST, check_files, read_manifest
 from ..errors import StoreError
 from .vocab import VOCAB_FILE, Vocab
 
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 
 KIND = "token store"
 FORMAT_VERSION = 1
-FILE_NAME = re.compile(r"[a-z0-9._-]+")  # a manifest may name nothing outside its folder
 
 
 def ids_dtype(vocab_size: int) -> type[np.uint16] | type[np.int32]:
@@ -152,50 +150,6 @@ def _segment(batch: "pa.RecordBatch") -> Segment:
     else:
         labels = np.full(batch.num_rows, -1)
     return Segment(ids, offsets, labels.astype(np.int64))
-
-
-# ---- manifests, of stores and of model folders -----------------------------------------------------------------------
-
-
-def read_manifest(folder: Path, kind: str, format_version: int) -> dict[str, Any]:
-    """Read the manifest of a finished folder. Raises `StoreError` unless it is of this kind and version."""
-    if not folder.is_dir():
-        raise StoreError(f"{folder} does not exist, expected a {kind}: check the spelling")
-    if not (folder / MANIFEST).exists():
-        raise StoreError(f"{folder} has no {MANIFEST}: it is no {kind}, or one whose run did not finish. Run it again")
-    manifest = read_json(folder / MANIFEST)
-    if manifest.get("kind") != kind:
-        raise StoreError(f"{folder} holds a {manifest.get('kind')}, expected a {kind}")
-    if manifest.get("format_version", 0) > format_version:
-        raise StoreError(
-            f"{folder} was written by a newer ulmpipe (format {manifest['format_version']}, this one reads {format_version}): upgrade"
-        )
-    return manifest
-
-
-def describe_file(path: Path) -> dict[str, Any]:
-    """What a manifest says of a file: its size and digest."""
-    return {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
-
-
-def check_files(folder: Path, manifest: dict[str, Any], *, digests: bool = False) -> int:
-    """Compare a folder's files with its manifest: names and sizes, and every byte with `digests`. Returns how many.
-
-    Raises `StoreError` that names the first file that differs.
-    """
-    for name, said in manifest["files"].items():
-        path = folder / name
-        if not FILE_NAME.fullmatch(name):
-            raise StoreError(f"{folder / MANIFEST} names {name!r}, which is no file of ours: it was altered")
-        if not path.is_file():
-            raise StoreError(f"{path} is missing: make the folder again, or restore it from a copy")
-        if path.stat().st_size != said["bytes"]:
-            raise StoreError(
-                f"{path} has {path.stat().st_size:,} bytes, expected {said['bytes']:,}: it was truncated or altered"
-            )
-        if digests and sha256_of(path) != said["sha256"]:
-            raise StoreError(f"{path} was altered: its sha256 is not that of {MANIFEST}")
-    return len(manifest["files"])
 
 
 def is_store(folder: Path) -> bool:
