@@ -1,5 +1,6 @@
 """Options: one frozen dataclass for each command. A field is a flag, a keyword of the Python function, and what is saved.
 
+    ReadConfig                how a source is read: ulmpipe evaluate
     TokenizeConfig            ulmpipe tokenize
     TrainConfig               what every training has in common
     PretrainConfig            ulmpipe pretrain  = tokenize + train options
@@ -24,21 +25,27 @@ def option(default: Any, help: str, *, choices: tuple[str, ...] = (), flag: str 
 
 
 @dataclass(frozen=True)
-class TokenizeConfig:
-    """How texts become tokens and ids."""
+class ReadConfig:
+    """How a source is read."""
 
     text_column: str = option("text", "column of a table that holds the text")
     label_column: str = option("label", "column of a table that holds the label")
+    workers: int = option(0, "processes that read and tokenize; 0: as many as processors")
+
+
+@dataclass(frozen=True)
+class TokenizeConfig(ReadConfig):
+    """How texts become tokens and ids."""
+
     lang: str = option("en", "language of spaCy's tokenizer; xx for many languages")
     rules: str = option(
-        "default", "rules before and after the tokenizer", choices=("default", "course", "fastai1", "fastai2")
+        "default", "what is done before and after the tokenizer", choices=("default", "course", "fastai1", "fastai2")
     )
     vocab: str | None = option(
         None, "number with this vocabulary (vocab.json, or a folder that holds one) instead of a new one"
     )
     max_vocab: int = option(60_000, "tokens in the vocabulary at most, special tokens included")
     min_freq: int = option(2, "times a token must come to get an id")
-    workers: int = option(0, "processes; 0: as many as processors")
     engine: str = option("spacy", "tokenizer engine", choices=("spacy",))
 
 

@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -108,11 +108,11 @@ def staging(folder: Path) -> Iterator[Path]:
         shutil.rmtree(stage, ignore_errors=True)
 
 
-def check_output(folder: Path, *, expected: str) -> None:
+def check_output(folder: Path, *, expected: str, also: Container[str] = ()) -> None:
     """Refuse to write into a folder that holds something else than an `expected` kind of output.
 
     An empty or absent folder is fine, and so is one whose manifest says it is of the same `kind`; a folder that
-    holds only what an interrupted run left behind is fine too.
+    holds only what an interrupted run left behind, the names in `also` among it, is fine too.
     """
     if not folder.exists():
         return
@@ -126,8 +126,9 @@ def check_output(folder: Path, *, expected: str) -> None:
                 f"the output {folder} holds a {kind or 'folder of another program'}, expected a {expected}: choose another -o"
             )
         return
+    ours = (STAGING_PREFIX, "checkpoint-")
     foreign = sorted(
-        n for n in names if n != LOCK and not n.startswith((STAGING_PREFIX, "checkpoint-")) and not n.endswith(".part")
+        n for n in names if n != LOCK and n not in also and not n.startswith(ours) and not n.endswith(".part")
     )
     if foreign:
         raise UlmpipeError(

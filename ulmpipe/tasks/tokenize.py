@@ -16,7 +16,7 @@ from typing import Any
 from ..config import TokenizeConfig, make_config
 from ..console import log, progress
 from ..durable import MANIFEST, check_output, describe_file, fsync_folder, locked, staging, write_json
-from ..errors import ConfigError, SourceError
+from ..errors import ConfigError, SourceError, StoreError
 from ..text.named import HUB, PACKAGED, find_split, is_name
 from ..text.pieces import FORMATS, Columns, Quarantined, ReadFunction
 from ..text.rules import Rules
@@ -121,8 +121,8 @@ def tokenize_plan(
     if vocab is None and config.vocab is not None:
         vocab = Vocab.load(Path(config.vocab))
     fingerprint = store_fingerprint(plan, config, recipe, vocab, labels)
-    check_output(out, expected=KIND)
-    if is_store(out) and read is None and custom_rules is None and TokenStore(out).fingerprint == fingerprint:
+    check_output(out, expected=KIND, also=_left_behind(out))
+    if read is None and custom_rules is None and _holds(out, fingerprint):
         log(f"{out} holds these tokens already")
         return _result(TokenStore(out), seconds=0.0, reused=True)
     if vocab is not None and (missing := set(recipe.resolved_rules.specials) - set(vocab.itos)):
@@ -158,6 +158,20 @@ def tokenize_plan(
     return _result(TokenStore(out), seconds=time.monotonic() - begin_s, reused=False)
 
 
+def _left_behind(out: Path) -> set[str]:
+    """What a run leaves in `out` that was killed while it published."""
+    return {VOCAB_FILE, "dataset_info.json", "state.json"} | {path.name for path in out.glob("shard-*.arrow")}
+
+
+def _holds(out: Path, fingerprint: str) -> bool:
+    """Whether `out` is a whole store with this fingerprint; a damaged one is to be made again, not to stand in the way."""
+    try:
+        return is_store(out) and TokenStore(out).fingerprint == fingerprint
+    except StoreError as err:
+        log(f"{err}: it is made again")
+        return False
+
+
 def store_fingerprint(
     plan: Plan, config: TokenizeConfig, recipe: TokenizerRecipe, vocab: Vocab | None, labels: Sequence[str] | None
 ) -> str:
@@ -165,7 +179,7 @@ def store_fingerprint(
     decides = {
         "format": FORMAT_VERSION,
         "files": digest(plan),
-        "units": [[(p.name, p.begin, p.end, p.label) for p in unit] for unit in plan.units],
+        "units": [[(p.name, p.begin, p.end, p.label, p.has_label) for p in unit] for unit in plan.units],
         "recipe": recipe.to_json(),
         "columns": [config.text_column, config.label_column],
         "vocab": vocab.sha256 if vocab else [config.max_vocab, config.min_freq],

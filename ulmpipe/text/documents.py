@@ -4,13 +4,22 @@ Second in the flow, inside the workers. What can't be read becomes a `Quarantine
 the reading goes on. Knows nothing of rules and tokens.
 """
 
-import csv
-import lzma
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from .pieces import ARTICLE_TITLE, Columns, Document, Piece, Quarantined, ReadFunction, byte_lines, decode, open_bytes
+from .pieces import (
+    ARTICLE_TITLE,
+    UNREADABLE,
+    Columns,
+    Document,
+    Piece,
+    Quarantined,
+    ReadFunction,
+    byte_lines,
+    decode,
+    open_bytes,
+    refuse_utf16,
+)
 from .tables import read_csv, read_jsonl, read_rows
 
 
@@ -28,24 +37,21 @@ def read_piece(piece: Piece, columns: Columns, read: ReadFunction | None = None)
     }
     try:
         for found in readers[piece.format]():
-            yield _checked(found)
-    except (
-        OSError,
-        EOFError,
-        lzma.LZMAError,
-        zlib.error,
-        csv.Error,
-        ValueError,
-    ) as err:  # unreadable, truncated or no such format inside
+            checked = _checked(found)
+            if isinstance(checked, Document) and not piece.has_label:
+                checked = checked._replace(label=None)
+            yield checked
+    except UNREADABLE as err:
         yield Quarantined(piece.name, f"can't be read: {err}", piece.begin)
 
 
 def _checked(found: Document | Quarantined) -> Document | Quarantined:
-    """Refuse text that is not Unicode: bytes that are no UTF-8 (they arrive as surrogates) and lone surrogates."""
+    """Refuse a text or label that is not Unicode: bytes that are no UTF-8 (they arrive as surrogates) and lone surrogates."""
     if isinstance(found, Quarantined):
         return found
     try:
         found.text.encode("utf-8")
+        (found.label or "").encode("utf-8")
     except UnicodeEncodeError as err:
         return Quarantined(found.source, "is not valid UTF-8: convert it, e.g. iconv -f LATIN1 -t UTF-8", err.start)
     return found
@@ -64,7 +70,7 @@ def _read_file(piece: Piece, read: ReadFunction | None) -> Iterator[Document | Q
     try:
         data.decode("utf-8")
     except UnicodeDecodeError as err:
-        decode(data[:2])  # says so if it is UTF-16
+        refuse_utf16(data)
         yield Quarantined(piece.name, "is not valid UTF-8: convert it, e.g. iconv -f LATIN1 -t UTF-8", err.start)
     else:
         yield Document(decode(data), piece.label, piece.name)

@@ -5,16 +5,16 @@ text in one place, `decode`. Knows nothing of what a line means.
 """
 
 import bz2
+import csv
 import gzip
 import io
 import lzma
 import re
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
-
-from ..errors import SourceError
 
 FORMATS = {
     ".txt": "lines",  # a file by itself: one document a line, as `datasets` reads it; in a folder: one document a file
@@ -28,6 +28,9 @@ FORMATS = {
 TABLES = ("csv", "tsv", "jsonl", "parquet", "arrow")
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
 ARTICLE_TITLE = re.compile(rb" = [^=\n]+ = \r?\n")
+
+# What a file raises that is unreadable, truncated, or of another format inside.
+UNREADABLE = (OSError, EOFError, lzma.LZMAError, zlib.error, csv.Error, ValueError)
 
 ReadFunction = Callable[[Path], str]  # how a file of a folder becomes text, where a user says so
 
@@ -44,6 +47,7 @@ class Piece:
     end: int | None = None
     first_row: int = 0  # of a CSV piece: rows before `begin`, to name rows by
     label: str | None = None  # from the folder
+    has_label: bool = True  # False: labels that are there are not read
 
 
 class Document(NamedTuple):
@@ -92,11 +96,9 @@ def open_bytes(path: str) -> IO[bytes]:
     """Open a file for reading bytes, decompressing by its ending."""
     ending = split_suffixes(Path(path))[1]
     if ending == ".zst":
-        try:
-            import zstandard
-        except ImportError as err:
-            raise SourceError(f"{path}: reading .zst needs the package zstandard: pip install 'ulmpipe[zstd]'") from err
-        return cast(IO[bytes], io.BufferedReader(zstandard.open(path, "rb")))  # pyright: ignore[reportArgumentType]
+        import pyarrow as pa  # and not zstandard, which takes a cut tail for the end
+
+        return cast(IO[bytes], io.BufferedReader(pa.CompressedInputStream(path, "zstd")))  # pyright: ignore[reportArgumentType]
     openers: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
     return openers.get(ending, open)(path, "rb")
 
@@ -105,20 +107,31 @@ def byte_lines(piece: Piece) -> Iterator[tuple[int, bytes]]:
     """The lines of a piece with the offset of each; lines end at `\\n` only, as in every tool but Python's `splitlines`."""
     with open_bytes(piece.path) as file:
         if piece.begin:
+            refuse_utf16(file.read(2))
             file.seek(piece.begin)
         offset = piece.begin
         for line in file:
             if piece.end is not None and offset >= piece.end:
                 return
-            yield offset, line.removeprefix(b"\xef\xbb\xbf") if offset == 0 else line  # a byte order mark is no text
+            if offset == 0:
+                refuse_utf16(line)
+                yield 0, line.removeprefix(b"\xef\xbb\xbf")  # a byte order mark is no text
+            else:
+                yield offset, line
             offset += len(line)
 
 
-def decode(data: bytes) -> str:
-    """UTF-8 to text; bytes that are none survive as lone surrogates, for `_checked` to find and name.
-
-    Raises `ValueError` for UTF-16, where nothing could be read.
-    """
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+def refuse_utf16(begin: bytes) -> None:
+    """Raise `ValueError` if a file that begins so is UTF-16, where nothing could be read."""
+    if begin.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise ValueError("it is UTF-16, expected UTF-8: convert it, e.g. iconv -f UTF-16 -t UTF-8")
+
+
+def decode(data: bytes) -> str:
+    """UTF-8 to text; bytes that are none survive as lone surrogates, for `_checked` to find and name."""
     return data.decode("utf-8", "surrogateescape")
+
+
+def storable_name(name: str) -> str:
+    """A file's name as a store can hold it: bytes in it that are no UTF-8 are written `\\udcff`."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -24,6 +24,7 @@ from .pieces import (
     file_format,
     is_compressed,
     split_suffixes,
+    storable_name,
 )
 from .tables import check_source, csv_records, table_rows_and_bytes
 
@@ -46,6 +47,21 @@ class Plan:
         return sum(piece.n_bytes for unit in self.units for piece in unit)
 
 
+def without_labels(plan: Plan) -> Plan:
+    """The same texts, their labels left unread: what a language model is trained on."""
+    units = tuple(tuple(replace(piece, label=None, has_label=False) for piece in unit) for unit in plan.units)
+    return replace(plan, units=units)
+
+
+def join_plans(*plans: Plan) -> Plan:
+    """All the texts of several plans, one after the other."""
+    return Plan(
+        tuple(unit for plan in plans for unit in plan.units),
+        tuple(path for plan in plans for path in plan.paths),
+        tuple(note for plan in plans for note in plan.notes),
+    )
+
+
 # ---- files ----------------------------------------------------------------------------------------------------------
 
 
@@ -60,6 +76,8 @@ def plan_files(paths: Iterable[Path], columns: Columns | None = None, *, unit_by
     for path in paths:
         if not path.exists():
             raise SourceError(f"{path} does not exist: check the spelling")
+        if not path.is_file():  # reading a pipe would wait for ever
+            raise SourceError(f"{path} is no plain file: write it to one first")
         format = file_format(path)
         if format is None:
             raise SourceError(
@@ -68,14 +86,14 @@ def plan_files(paths: Iterable[Path], columns: Columns | None = None, *, unit_by
         if format in ("parquet", "arrow") and is_compressed(path):
             raise SourceError(f"{path}: a {format} file can't be read compressed as a whole: decompress it first")
         check_source(Piece(str(path), path.name, format, 0), columns or Columns())
-        files.append((path.name, str(path)))
+        files.append((storable_name(path.name), str(path)))
         pieces += cut_file(path, format, unit_bytes)
     return Plan(tuple(group_pieces(pieces, unit_bytes)), tuple(files))
 
 
 def cut_file(path: Path, format: str, unit_bytes: int) -> list[Piece]:
     """Cut one file at places where a document ends."""
-    whole = Piece(str(path), path.name, format, path.stat().st_size)
+    whole = Piece(str(path), storable_name(path.name), format, path.stat().st_size)
     if is_compressed(path):
         return [whole]  # a compressed stream has no places to start from: it is one unit, read by one worker
     if format == "csv" or format == "tsv":
@@ -187,6 +205,8 @@ def walk_folder(folder: Path) -> tuple[list[tuple[str, str]], list[str]]:
     for root, folders, names in os.walk(folder):
         hidden = [n for n in (*folders, *names) if n.startswith(".")]
         notes += [f"ignored {os.path.join(root, n)}: hidden" for n in sorted(hidden)]
+        links = [n for n in folders if n not in hidden and os.path.islink(os.path.join(root, n))]
+        notes += [f"ignored {os.path.join(root, n)}: a link to a folder" for n in links]
         folders[:] = [n for n in folders if not n.startswith(".")]
         for name in names:
             path = os.path.join(root, name)
@@ -197,7 +217,7 @@ def walk_folder(folder: Path) -> tuple[list[tuple[str, str]], list[str]]:
             except OSError:  # a link to nowhere, or to itself
                 is_file = False
             if is_file:
-                files.append((Path(path).relative_to(folder).as_posix(), path))
+                files.append((storable_name(Path(path).relative_to(folder).as_posix()), path))
             else:
                 notes.append(f"ignored {path}: not a plain file")
     return sorted(files), sorted(notes)
@@ -207,7 +227,10 @@ def digest(plan: Plan) -> str:
     """Hex sha256 over the names and contents of all files of a plan, in order: one part of a store's fingerprint."""
     total = hashlib.sha256()
     for name, path in plan.paths:
-        total.update(name.encode("utf-8", "surrogateescape") + b"\0")
-        with open(path, "rb") as file:
-            total.update(hashlib.file_digest(file, "sha256").digest())
+        total.update(name.encode("utf-8") + b"\0")
+        try:
+            with open(path, "rb") as file:
+                total.update(hashlib.file_digest(file, "sha256").digest())
+        except OSError as err:  # quarantined, with the reason, when it is read
+            total.update(str(err.errno).encode())
     return total.hexdigest()

@@ -111,7 +111,9 @@ class TokenStore:
                 batches = list(pa.ipc.open_stream(mapped))
             for batch in batches:
                 batch.validate(full=True)
-        except pa.ArrowInvalid as err:
+                if batch.schema != shard_schema(len(self.vocab), has_labels=bool(self.labels)):
+                    raise ValueError(f"its columns are {', '.join(batch.schema.names)}")
+        except (pa.ArrowException, OSError, ValueError) as err:
             raise StoreError(f"{self.folder / name} is damaged: {err}. Tokenize again") from err
         segments = [_segment(batch) for batch in batches]
         largest = max((int(s.ids.max()) for s in segments if len(s.ids)), default=0)
@@ -133,6 +135,8 @@ class TokenStore:
 
     def doc(self, index: int) -> NDArray[Any]:
         """(n_tokens,) ids of one document, in the mapped file."""
+        if index < 0:
+            raise IndexError(index)
         for segment in self.segments:
             if index < len(segment.offsets) - 1:
                 return segment.ids[segment.offsets[index] : segment.offsets[index + 1]]
@@ -157,6 +161,7 @@ def is_store(folder: Path) -> bool:
     if not (folder / MANIFEST).is_file():
         return False
     try:
-        return json.loads((folder / MANIFEST).read_text(encoding="utf-8")).get("kind") == KIND
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except ValueError:
         return False
+    return isinstance(manifest, dict) and manifest.get("kind") == KIND

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ..errors import SourceError
-from .pieces import Columns, Document, Piece, Quarantined, byte_lines, decode, open_bytes
+from .pieces import UNREADABLE, Columns, Document, Piece, Quarantined, byte_lines, decode, open_bytes
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -32,7 +32,7 @@ def check_columns(piece: Piece, columns: Columns, found: list[str]) -> None:
     for option, column in asked.items():
         if column not in found:
             raise SourceError(
-                f"{piece.path} has no column {column!r}, it has {', '.join(map(repr, found))}: name one with {option}"
+                f"{piece.path} has no column {column!r}, it has {', '.join(map(repr, found)) or 'none'}: name one with {option}"
             )
 
 
@@ -92,15 +92,17 @@ def read_jsonl(piece: Piece, columns: Columns) -> Iterator[Document | Quarantine
             continue
         try:
             row = json.loads(decode(line))
-        except json.JSONDecodeError as err:
+        except (ValueError, RecursionError) as err:  # ValueError: also numbers of thousands of digits
             yield Quarantined(source, f"the line is no JSON: {err}", offset)
             continue
         if not isinstance(row, dict):
             yield Quarantined(source, "the line is no JSON object", offset)
-        elif not isinstance(text := row.get(columns.text) or "", str):
+            continue
+        text = row.get(columns.text)
+        if not isinstance(text, str | None):
             yield Quarantined(source, f"{columns.text!r} holds {type(text).__name__}, expected a string", offset)
         else:
-            yield Document(text, label_value(row.get(columns.label)), source)
+            yield Document(text or "", label_value(row.get(columns.label)), source)
 
 
 def arrow_batches(piece: Piece) -> Iterator["pa.RecordBatch"]:
@@ -124,19 +126,26 @@ def table_schema(piece: Piece) -> "pa.Schema":
 
     try:
         return pq.read_schema(piece.path) if piece.format == "parquet" else next(arrow_batches(piece)).schema
-    except (pa.ArrowInvalid, StopIteration) as err:
-        raise SourceError(f"{piece.path} is no {piece.format} file, or is damaged: {err}") from err
+    except (pa.ArrowException, OSError, StopIteration) as err:
+        raise _damaged(piece, err) from err
+
+
+def _damaged(piece: Piece, err: Exception) -> SourceError:
+    return SourceError(f"{piece.path} is no {piece.format} file, or is damaged: {err}")
 
 
 def table_rows_and_bytes(piece: Piece) -> tuple[int, int]:
     """How many rows a parquet or Arrow file has, and about how many bytes they take in memory."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table_schema(piece)  # says so if it is damaged
     if piece.format == "parquet":
         meta = pq.read_metadata(piece.path)
         return meta.num_rows, sum(meta.row_group(i).total_byte_size for i in range(meta.num_row_groups))
-    sizes = [(batch.num_rows, batch.nbytes) for batch in arrow_batches(piece)]
+    try:
+        sizes = [(batch.num_rows, batch.nbytes) for batch in arrow_batches(piece)]
+    except (pa.ArrowException, OSError) as err:  # a cut tail: the schema, at the head, is still there
+        raise _damaged(piece, err) from err
     return sum(rows for rows, _ in sizes), sum(n_bytes for _, n_bytes in sizes)
 
 
@@ -190,12 +199,15 @@ def check_source(piece: Piece, columns: Columns) -> None:
     elif piece.format in ("csv", "tsv", "jsonl"):
         try:
             names = csv_header(piece) if piece.format != "jsonl" else _jsonl_keys(piece)
-        except (OSError, EOFError, csv.Error, ValueError):
+        except (*UNREADABLE, RecursionError):
             return
         check_columns(piece, columns, names)
 
 
 def _jsonl_keys(piece: Piece) -> list[str]:
     for _, line in byte_lines(piece):
-        return list(json.loads(decode(line)))
+        row = json.loads(decode(line))
+        if not isinstance(row, dict):
+            raise ValueError("the line is no JSON object")
+        return list(row)
     return []

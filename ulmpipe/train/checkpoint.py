@@ -49,20 +49,19 @@ def save_checkpoint(
     `state.json` for the caller.
     """
     path = folder / f"checkpoint-{learn.step}"
+    aside = path.with_name(f"{path.name}.old")
     with durable.staging(folder) as stage:
         _write_tensors(learn, stage)
         durable.write_json(stage / STATE, _state(learn, position or (learn.epoch, learn.next_batch), extra or {}))
         _write_manifest(stage)
-        if path.exists():  # of the same step: it is moved aside, never missing under both names
-            old = path.with_name(f"{path.name}.old")
-            shutil.rmtree(old, ignore_errors=True)
-            os.replace(path, old)
+        if path.exists():  # of the same step: never missing under both names
+            _remove(aside)
+            os.replace(path, aside)
         os.replace(stage, path)
         durable.fsync_folder(folder)
-    others = [other for other in _candidates(folder) if other != path]
-    for other in others[keep - 1 :]:
-        (other / durable.MANIFEST).unlink(missing_ok=True)  # half removed, it is no checkpoint any more
-        shutil.rmtree(other, ignore_errors=True)
+    _remove(aside)
+    for other in [other for other in _candidates(folder) if other != path][keep - 1 :]:
+        _remove(other)
     return path
 
 
@@ -89,7 +88,7 @@ def load_checkpoint(learn: Learner, path: Path) -> dict[str, Any]:
         _load_optimizer(learn, load_file(path / OPTIMIZER), state["param_groups"])
         if hasattr(learn.model, "load_carried_state"):
             carried = load_file(path / CARRIED) if (path / CARRIED).exists() else {}
-            getattr(learn.model, "load_carried_state")({name: t.to(learn.device) for name, t in carried.items()})  # noqa: B009
+            learn.model.load_carried_state({name: t.to(learn.device) for name, t in carried.items()})
     except (RuntimeError, ValueError, KeyError, SafetensorError) as err:
         raise StoreError(
             f"{path} does not fit this training ({err}): resume with the options it was begun with"
@@ -148,6 +147,11 @@ def _candidates(folder: Path) -> list[Path]:
     return [path for _, path in sorted(named, key=lambda pair: (-int(pair[0][1]), bool(pair[0][2])))]
 
 
+def _remove(path: Path) -> None:
+    (path / durable.MANIFEST).unlink(missing_ok=True)  # half removed, it is no checkpoint any more
+    shutil.rmtree(path, ignore_errors=True)
+
+
 def _write_tensors(learn: Learner, stage: Path) -> None:
     save_model(learn.model, str(stage / MODEL))
     per_param = learn.opt.state_dict()["state"]
@@ -156,7 +160,7 @@ def _write_tensors(learn: Learner, stage: Path) -> None:
     cuda = {"cuda": torch.cuda.get_rng_state(learn.device)} if learn.device.type == "cuda" else {}
     save_file({"cpu": torch.get_rng_state()} | cuda, stage / RNG)
     if hasattr(learn.model, "carried_state"):
-        carried = getattr(learn.model, "carried_state")()  # noqa: B009 - pyright would take it for a Tensor
+        carried = learn.model.carried_state()
         save_file({name: t.detach().contiguous() for name, t in carried.items()}, stage / CARRIED)
 
 

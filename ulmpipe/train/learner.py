@@ -35,6 +35,7 @@ class Learner:
     """
 
     # What hooks read, and may change where it says so.
+    model: Any  # nn.Module, and what methods it has of its own: reset(), carried_state(), load_carried_state(state)
     inputs: list[Tensor]  # of this batch, on the device; may be changed in before_batch, `target` too
     target: Tensor
     pred: Any  # what the model returned; may be changed in after_pred
@@ -65,12 +66,11 @@ class Learner:
         self.callbacks = [self.metrics, FiniteLoss(), *callbacks]
         self.active = in_order(self.callbacks)  # those that hear of events now
         self.history: list[dict[str, float]] = []  # a row an epoch of the last fit, see `Metrics`
-        self.training = False
         self.n_epochs = self.n_steps = 0  # of this fit
         self.max_steps: float = math.inf
         self.epoch = self.step = 0  # this epoch; steps done in this fit, those that were skipped for overflow too
         self.next_batch = 0  # training batches of this epoch that are done, or begun
-        self.batch_index = self.n_batches = 0  # of the part (training or validation) that runs
+        self.training, self.batch_index, self.n_batches = False, 0, 0  # of the part, training or validation, that runs
 
     def fit(
         self,

@@ -91,7 +91,7 @@ def unchanged(learn: Learner) -> Iterator[None]:
     training = learn.model.training
     tensors = [*learn.model.parameters(), *learn.model.buffers()]
     copies = [t.detach().clone() for t in tensors]
-    carried = learn.model.carried_state() if hasattr(learn.model, "carried_state") else None  # pyright: ignore[reportCallIssue]
+    carried = learn.model.carried_state() if hasattr(learn.model, "carried_state") else None
     devices = [learn.device] if learn.device.type == "cuda" else []
     try:
         with torch.random.fork_rng(devices):
@@ -101,7 +101,7 @@ def unchanged(learn: Learner) -> Iterator[None]:
             for t, copy in zip(tensors, copies, strict=True):
                 t.copy_(copy)
         if carried is not None:
-            learn.model.load_carried_state(carried)  # pyright: ignore[reportCallIssue]
+            learn.model.load_carried_state(carried)
         learn.model.zero_grad()
         learn.model.train(training)
         vars(learn).clear()

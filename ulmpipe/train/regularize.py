@@ -76,19 +76,15 @@ class ResetState(Callback):
     def before_epoch(self, learn: Learner) -> None:
         """Begin the epoch from zeros."""
         if learn.next_batch == 0:
-            _reset(learn.model)
+            learn.model.reset()
 
     def before_validate(self, learn: Learner) -> None:
         """Begin the validation from zeros."""
-        _reset(learn.model)
+        learn.model.reset()
 
     def after_validate(self, learn: Learner) -> None:
         """Leave nothing of the validation."""
-        _reset(learn.model)
-
-
-def _reset(model: nn.Module) -> None:
-    getattr(model, "reset")()  # noqa: B009 - pyright would take an attribute of nn.Module for a Tensor
+        learn.model.reset()
 
 
 class GradientClip(Callback):

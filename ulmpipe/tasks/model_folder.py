@@ -1,0 +1,143 @@
+"""Model folders: what a training leaves and what everything else loads. No pickle in it.
+
+    config.json  model.safetensors  vocab.json  manifest.json      and beside them checkpoint-<step>/, metrics.jsonl
+
+`config.json` holds the kind of model, its sizes, its labels, the tokenizer's recipe, and how it was trained.
+"""
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from ..config import TokenizeConfig
+from ..durable import MANIFEST, check_files, describe_file, read_json, read_manifest, staging, write_json
+from ..errors import ConfigError, StoreError, VocabMismatchError
+from ..models import LanguageModel, TextClassifier
+from ..text.rules import Rules
+from ..text.tokenizer import Tokenizer, TokenizerRecipe
+from ..text.vocab import VOCAB_FILE, Vocab
+
+KIND = "model folder"
+FORMAT_VERSION = 1
+CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+LANGUAGE_MODEL, CLASSIFIER = "language model", "classifier"
+MODELS_FOLDER = Path("models")  # where outputs go by default, and where `finetune` looks for a language model
+
+
+@dataclass
+class Pretrained:
+    """A model with all that belongs to it."""
+
+    kind: str  # LANGUAGE_MODEL or CLASSIFIER
+    model: LanguageModel | TextClassifier
+    vocab: Vocab
+    recipe: dict[str, Any]  # the tokenizer's, as TokenizerRecipe.to_json gives it
+    settings: dict[str, Any]  # the arguments the model was built with
+    labels: list[str]
+    trained: dict[str, Any]  # source, options and results of its training
+
+    def save_pretrained(self, folder: Path | str) -> None:
+        """Write the model folder; its files appear together, the manifest last."""
+        folder = Path(folder)
+        config = {
+            "format_version": FORMAT_VERSION,
+            "kind": self.kind,
+            "settings": self.settings,
+            "labels": self.labels,
+            "recipe": self.recipe,
+            "vocab_sha256": self.vocab.sha256,
+            "trained": self.trained,
+        }
+        with staging(folder) as stage:
+            state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.model.state_dict().items()}
+            save_file(state, stage / WEIGHTS_FILE)
+            self.vocab.save(stage / VOCAB_FILE)
+            write_json(stage / CONFIG_FILE, config)
+            files = {name: describe_file(stage / name) for name in (CONFIG_FILE, WEIGHTS_FILE, VOCAB_FILE)}
+            (folder / MANIFEST).unlink(missing_ok=True)  # from here on an older model in the folder is none any more
+            for name in files:
+                (stage / name).replace(folder / name)
+        write_json(folder / MANIFEST, {"kind": KIND, "format_version": FORMAT_VERSION, "files": files})
+
+    @classmethod
+    def from_pretrained(cls, folder: Path | str, *, device: str = "cpu") -> "Pretrained":
+        """Load a model folder, in evaluation mode. Raises `StoreError` where it is unfinished, damaged or no such folder."""
+        folder = Path(folder)
+        check_files(folder, read_manifest(folder, KIND, FORMAT_VERSION))
+        config = read_json(folder / CONFIG_FILE)
+        vocab = Vocab.load(folder / VOCAB_FILE)
+        if vocab.sha256 != config["vocab_sha256"]:
+            raise VocabMismatchError(
+                f"{folder / VOCAB_FILE} is not the vocabulary this model was trained with: restore it"
+            )
+        model = build_model(config["kind"], config["settings"])
+        try:
+            model.load_state_dict(load_file(folder / WEIGHTS_FILE, device="cpu"))
+        except (RuntimeError, SafetensorError) as err:
+            raise StoreError(f"{folder / WEIGHTS_FILE} does not fit {CONFIG_FILE}: {str(err).splitlines()[0]}") from err
+        if len(vocab) != config["settings"]["vocab_size"]:
+            raise VocabMismatchError(
+                f"{folder}: the vocabulary has {len(vocab)} tokens, the model {config['settings']['vocab_size']}: restore {VOCAB_FILE}"
+            )
+        model.to(device).eval()
+        rest = {name: config[name] for name in ("recipe", "settings", "labels", "trained")}
+        return cls(kind=config["kind"], model=model, vocab=vocab, **rest)
+
+    def tokenizer(self, rules: Rules | None = None) -> Tokenizer:
+        """The tokenizer it was trained with; `rules` must be given where they were a user's own."""
+        return Tokenizer(TokenizerRecipe.from_json(self.recipe, rules=rules))
+
+    def tokenize_config(self, config: TokenizeConfig, custom_rules: Rules | None = None) -> TokenizeConfig:
+        """`config` with this model's language and rules: what it reads must be cut as what it learned from."""
+        recipe = TokenizerRecipe.from_json(self.recipe, rules=custom_rules)
+        rules = recipe.rules if isinstance(recipe.rules, str) else config.rules
+        return replace(config, lang=recipe.lang, rules=rules, vocab=None)
+
+
+def build_model(kind: str, settings: Mapping[str, Any]) -> LanguageModel | TextClassifier:
+    """Build a model of a kind, with fresh weights. Raises `StoreError` for a kind or settings we do not know."""
+    kinds = {LANGUAGE_MODEL: LanguageModel, CLASSIFIER: TextClassifier}
+    if kind not in kinds:
+        raise StoreError(f"{CONFIG_FILE} says kind {kind!r}, expected one of {', '.join(kinds)}")
+    try:
+        return kinds[kind](**settings)
+    except (TypeError, ValueError) as err:
+        raise StoreError(f"{CONFIG_FILE} has settings that make no {kind}: {err}") from err
+
+
+def newest_language_model(folder: Path = MODELS_FOLDER) -> Path | None:
+    """The newest finished language model right below a folder, or None."""
+    found: list[tuple[float, Path]] = []
+    for config in folder.glob(f"*/{CONFIG_FILE}"):
+        with contextlib.suppress(StoreError, OSError):
+            if (config.parent / MANIFEST).exists() and read_json(config).get("kind") == LANGUAGE_MODEL:
+                found.append((config.stat().st_mtime, config.parent))
+    return max(found)[1] if found else None
+
+
+def check_fits(vocab_sha256: str, pretrained: Pretrained, what: str) -> None:
+    """Raise `VocabMismatchError` unless ids made with one vocabulary belong to a model."""
+    if vocab_sha256 != pretrained.vocab.sha256:
+        raise VocabMismatchError(
+            f"{what} was numbered with another vocabulary than the model's ({len(pretrained.vocab):,} tokens): "
+            "tokenize it again with --vocab MODEL"
+        )
+
+
+def pick_device(device: str) -> torch.device:
+    """`auto` is a GPU where there is one. Raises `ConfigError` for a device that is not here."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        picked = torch.device(device)
+    except RuntimeError as err:
+        raise ConfigError(f"--device {device} is unknown: expected auto, cpu or cuda") from err
+    if picked.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"--device {device}: there is no CUDA device here, use --device cpu")
+    return picked

@@ -1,0 +1,129 @@
+"""Phases: a training is a list of them, each one cycle over some of the parameter groups; a checkpoint knows its phase.
+
+Gradual unfreezing, the frozen and the free epoch of a tuned language model, and a plain pretraining are all such lists.
+Shared by pretrain.py and finetune.py.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..config import TrainConfig
+from ..console import log
+from ..durable import read_json
+from ..errors import ConfigError
+from ..models import LanguageModel
+from ..models.transfer import language_model_groups
+from ..text.batches import Docs, LMBatches
+from ..train import (
+    Checkpoint,
+    GradientClip,
+    Learner,
+    MetricsLog,
+    MixedPrecision,
+    Progress,
+    ResetState,
+    RNNRegularizer,
+    StopSignal,
+    accuracy,
+    check_precision,
+    latest_checkpoint,
+)
+from .corpus import Corpus
+from .model_folder import pick_device
+
+CLIP = 0.1  # of the gradient's norm, in the lesson and in fastai
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One cycle. `freeze_to` as in `Learner.freeze_to`: 0 trains all groups, -1 the last one."""
+
+    name: str
+    n_epochs: int
+    lrs: tuple[float, ...]  # highest learning rate of each group, lowest layers first
+    freeze_to: int = 0
+    max_steps: int | None = None
+    pct_start: float = 0.3
+
+
+def run_phases(learn: Learner, phases: Sequence[Phase], out: Path, config: TrainConfig) -> dict[str, float]:
+    """Run phases one after the other, with checkpoints in `out`; with `--resume` from where the last one was written.
+
+    Returns the last epoch's row of numbers, with `tokens_per_s` over all training of this run.
+    """
+    resume_path, first = _find_resume(phases, out) if config.resume else (None, 0)
+    n_targets = training_s = 0.0
+    for number, phase in enumerate(phases[first:], first):
+        learn.freeze_to(phase.freeze_to)
+        checkpoint = Checkpoint(out, every_steps=config.checkpoint_steps, extra={"phase": asdict(phase)})
+        learn.fit_one_cycle(
+            phase.n_epochs,
+            phase.lrs,
+            pct_start=phase.pct_start,
+            max_steps=phase.max_steps,
+            callbacks=[Progress(phase.name), MetricsLog(out / "metrics.jsonl"), checkpoint, StopSignal(checkpoint)],
+            resume=resume_path if number == first else None,
+        )
+        training_s += sum(row["seconds"] for row in learn.history)
+        n_targets += sum(row["seconds"] * row["targets_per_s"] for row in learn.history)
+    return {**learn.history[-1], "targets_per_s": n_targets / max(training_s, 1e-9)}
+
+
+def _find_resume(phases: Sequence[Phase], out: Path) -> tuple[Path | None, int]:
+    """The checkpoint to go on from, and the number of its phase."""
+    path = latest_checkpoint(out)
+    if path is None:
+        log(f"{out} has no checkpoint to resume from: starting from the beginning")
+        return None, 0
+    saved = read_json(path / "state.json")["extra"]["phase"]
+    for number, phase in enumerate(phases):
+        if _as_json(phase) == saved:
+            log(f"resuming {phase.name} from {path.name}")
+            return path, number
+    raise ConfigError(
+        f"{path} is of a phase {saved['name']!r} with other settings: resume with the options it was begun with"
+    )
+
+
+def _as_json(phase: Phase) -> dict[str, Any]:
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(phase).items()}
+
+
+def seed_everything(seed: int) -> None:
+    """Seed weights and dropout; the order of data has its own generators, by seed and epoch."""
+    torch.manual_seed(seed)
+
+
+def common_callbacks(config: TrainConfig) -> list[Any]:
+    """What every training has: clipping, and mixed precision where it was asked for."""
+    check_precision(config.precision, pick_device(config.device))
+    mixed = [] if config.precision == "fp32" else [MixedPrecision(config.precision)]  # pyright: ignore[reportArgumentType]
+    return [GradientClip(CLIP), *mixed]
+
+
+def language_model_learner(model: LanguageModel, corpus: Corpus, config: TrainConfig) -> Learner:
+    """A Learner of a language model: both data loaders with the same streams, AR and TAR, state carried and reset."""
+    shape: dict[str, Any] = {"batch_size": config.batch_size, "bptt": config.bptt, "seed": config.seed}
+    train_docs = Docs.from_store(corpus.store)
+    valid_docs = train_docs if corpus.valid_store is corpus.store else Docs.from_store(corpus.valid_store)
+    return Learner(
+        model,
+        LMBatches(train_docs, corpus.train, shuffle=True, **shape),
+        LMBatches(valid_docs, corpus.valid, shuffle=False, **shape),
+        loss_fn=language_model_loss,
+        groups=language_model_groups(model),
+        metrics=[accuracy],
+        callbacks=[RNNRegularizer(), ResetState(), *common_callbacks(config)],
+        device=pick_device(config.device),
+    )
+
+
+def language_model_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Cross entropy of (B, T, V) logits with (B, T) ids."""
+    return F.cross_entropy(logits.flatten(0, 1), target.flatten())

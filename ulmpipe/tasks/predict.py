@@ -1,0 +1,56 @@
+"""`ulmpipe predict MODEL [TEXT ...|-]`: labels with probabilities for texts."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import UlmpipeError
+from ..text.batches import Docs
+from ..text.rules import Rules
+from .evaluate import classifier_batches, classifier_reader
+from .model_folder import CLASSIFIER, Pretrained, pick_device
+
+CHUNK_TEXTS = 1024  # texts that are predicted together: bounds memory however many there are
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The label of a text and the probability of each; a line of `predict --json`."""
+
+    label: str
+    probability: float
+    probabilities: dict[str, float]
+    text: str
+
+
+def predict(
+    model: str | Path | Pretrained, texts: Iterable[str], *, device: str = "auto", custom_rules: Rules | None = None
+) -> Iterator[Prediction]:
+    """Predict texts with a classifier (a model folder, or one that is loaded), one after the other, in their order."""
+    if not isinstance(model, Pretrained):
+        model = Pretrained.from_pretrained(model, device=str(pick_device(device)))
+    if model.kind != CLASSIFIER:
+        raise UlmpipeError(f"predict needs a classifier, and this is a {model.kind}: finetune makes a classifier of it")
+    tokenizer = model.tokenizer(custom_rules)
+    chunk: list[str] = []
+    for text in texts:
+        chunk.append(text)
+        if len(chunk) == CHUNK_TEXTS:
+            yield from _predict_chunk(model, tokenizer.tokenize, chunk)
+            chunk = []
+    if chunk:
+        yield from _predict_chunk(model, tokenizer.tokenize, chunk)
+
+
+def _predict_chunk(model: Pretrained, tokenize: Callable[[str], list[str]], texts: list[str]) -> Iterator[Prediction]:
+    docs = Docs.from_ids([model.vocab.encode(tokenize(text)) for text in texts], labels=[0] * len(texts))
+    batches = classifier_batches(model, docs)
+    logits, _ = classifier_reader(model).predict(batches)
+    order = np.concatenate(batches.epoch_order(0))  # batches go by length; back to the order of the texts
+    probabilities = logits.softmax(-1).numpy()[np.argsort(order)]
+    for text, row in zip(texts, probabilities.tolist(), strict=True):
+        best = int(np.argmax(row))
+        named = {label: round(p, 6) for label, p in zip(model.labels, row, strict=True)}
+        yield Prediction(model.labels[best], named[model.labels[best]], named, text)

@@ -1,0 +1,77 @@
+"""`ulmpipe pretrain SOURCE`: a language model from a large corpus, written as a model folder.
+
+tokens (corpus.py) -> LMBatches -> AWD-LSTM -> one cycle -> model folder
+"""
+
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..config import PretrainConfig, make_config
+from ..console import log
+from ..durable import check_output, locked
+from ..models import LM_DROPOUTS, SIZES, LanguageModel, scaled_dropouts
+from ..text.rules import Rules
+from ..train import perplexity
+from .corpus import open_corpus
+from .model_folder import KIND, LANGUAGE_MODEL, MODELS_FOLDER, Pretrained
+from .phases import Phase, language_model_learner, run_phases, seed_everything
+from .tokenize import source_name
+
+LR = 5e-3  # lesson 12's
+LEFT_BY_TRAINING = ("metrics.jsonl",)
+
+
+@dataclass(frozen=True)
+class PretrainResult:
+    """What was reached; the fields of `pretrain --json`."""
+
+    valid_loss: float
+    accuracy: float
+    perplexity: float
+    vocab_size: int
+    n_steps: int
+    seconds: float
+    tokens_per_s: float
+    n_quarantined: int
+    out: str
+
+
+def pretrain(
+    source: str | Path, out: str | Path | None = None, *, custom_rules: Rules | None = None, **options: Any
+) -> PretrainResult:
+    """Train a language model on a SOURCE and write it to `out` (default: `models/<name>-lm`).
+
+    `options` are the fields of `PretrainConfig`; `custom_rules` stand in for a preset of rules.
+    """
+    config = make_config(PretrainConfig, options)
+    out = Path(out) if out is not None else MODELS_FOLDER / f"{source_name(str(source))}-lm"
+    check_output(out, expected=KIND, also=LEFT_BY_TRAINING)
+    begin_s = time.monotonic()
+    with locked(out):
+        corpus = open_corpus(str(source), config, out.parent, labelled=False, custom_rules=custom_rules)
+        vocab = corpus.store.vocab
+        seed_everything(config.seed)
+        settings = {"vocab_size": len(vocab), **SIZES[config.size], "pad_id": vocab.pad_id}
+        model = LanguageModel(**settings, **scaled_dropouts(LM_DROPOUTS, config.drop_mult))
+        log(
+            f"{len(corpus.train):,} documents to train on, {len(corpus.valid):,} to validate; vocabulary {len(vocab):,}"
+        )
+        learn = language_model_learner(model, corpus, config)
+        lrs = (config.lr or LR,) * len(learn.groups)
+        last = run_phases(learn, [Phase("pretrain", config.epochs, lrs, max_steps=config.max_steps)], out, config)
+        trained = {"task": "pretrain", "source": str(source), "options": asdict(config), "results": last}
+        recipe = corpus.store.manifest["recipe"]
+        Pretrained(LANGUAGE_MODEL, model, vocab, recipe, settings, [], trained).save_pretrained(out)
+    return PretrainResult(
+        valid_loss=last["valid_loss"],
+        accuracy=last["accuracy"],
+        perplexity=perplexity(last["valid_loss"]),
+        vocab_size=len(vocab),
+        n_steps=learn.step,
+        seconds=round(time.monotonic() - begin_s, 1),
+        tokens_per_s=round(last["targets_per_s"], 1),
+        n_quarantined=corpus.n_quarantined,
+        out=str(out),
+    )
