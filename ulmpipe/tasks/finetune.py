@@ -70,7 +70,7 @@ def finetune(
     out = Path(out) if out is not None else MODELS_FOLDER / source_name(str(source))
     check_output(out, expected=KIND, also=LEFT_BY_TRAINING)
     begin_s = time.monotonic()
-    start = _find_start(config, out)
+    start = _find_start(config)
     with locked(out):
         corpus = open_corpus(
             str(source), config, out.parent, labelled=True, unlabelled=config.unlabelled, custom_rules=custom_rules
@@ -103,12 +103,12 @@ def finetune(
 # ---- stage 1: the language model -------------------------------------------------------------------------------------
 
 
-def _find_start(config: FinetuneConfig, out: Path) -> Path | None:
-    """The language model to start from: `--from`, else the newest below `models/`, else none; says which."""
+def _find_start(config: FinetuneConfig) -> Path | None:
+    """The language model to start from: `--from` (or `none`), else the newest under `models/`; says which."""
     if config.from_model is not None:
-        return Path(config.from_model)
+        return None if config.from_model == "none" else Path(config.from_model)
     if config.stage == "classifier":
-        return None
+        return None  # its own, in `out`
     found = newest_language_model()
     log(f"starting from {found}" if found else f"no language model under {MODELS_FOLDER}/: starting from nothing")
     return found
@@ -241,11 +241,13 @@ def classifier_learner(model: TextClassifier, corpus: Corpus, chosen: IntArray, 
 
 
 def classifier_phases(config: FinetuneConfig, n_groups: int) -> list[Phase]:
-    """Gradual unfreezing: the head, the last LSTM too at half the rate, then everything at a tenth of it."""
-    lr = config.classifier_lr
+    """Gradual unfreezing: the head, then the last LSTM with it, then everything, lower layers at lower rates."""
 
     def phase(name: str, n_epochs: int, lr: float, freeze_to: int) -> Phase:
-        return Phase(f"classifier, {name}", n_epochs, tuple(discriminative(lr, n_groups)), freeze_to)
+        return Phase(
+            f"classifier, {name}", n_epochs, tuple(discriminative(lr, n_groups, factor=config.layer_factor)), freeze_to
+        )
 
+    lr = config.classifier_lr
     phases = [phase("head", 1, lr, -1), phase("last layer", 1, lr / 2, -2)]
-    return phases + [phase("all layers", config.epochs, lr / 5, 0)] * (config.epochs > 0)
+    return phases + [phase("all layers", config.epochs, config.unfrozen_lr, 0)] * (config.epochs > 0)

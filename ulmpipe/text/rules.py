@@ -47,7 +47,7 @@ _LESSON_FIXES = (
 _BR = re.compile(r"<\s*br\s*/?>", re.IGNORECASE)
 _SPACES = re.compile(r" {2,}")
 _WELL_FORMED_OR_LOST = re.compile(
-    r"&(?:#[0-9]+|#[xX][0-9a-fA-F]+|[A-Za-z][A-Za-z0-9]*);"  # &amp; &#39; &#x27;
+    r"&(?:amp;)*(?:#[0-9]+|#[xX][0-9a-fA-F]+|[A-Za-z][A-Za-z0-9]*);"  # &amp; &#39; &#x27;, and &amp;lt; as one
     r"|(?<![&\w])(?:#39|#146|#36|amp|nbsp|quot);"  # the lesson's six, where the `&` was lost
 )
 _MARKUP = (("\\n", "\n"), ('\\"', '"'), ("<unk>", UNK), (" @.@ ", "."), (" @-@ ", "-"), (" @,@ ", ","), ("\\", " \\ "))

@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
-from .rules import PRESETS, Rules
+from .rules import PRESETS, PostRule, PreRule, Rules
 
 if TYPE_CHECKING:
     from spacy.tokenizer import Tokenizer as SpacyTokenizer
@@ -42,7 +42,7 @@ class TokenizerRecipe:
         value: dict[str, Any] = {"lang": self.lang, "rules": self.rules, "specials": list(rules.specials)}
         if isinstance(self.rules, Rules):
             value["rules"] = "custom"
-            value["custom"] = [f"{rule.__module__}.{rule.__qualname__}" for rule in (*rules.pre, *rules.post)]
+            value["custom"] = [_rule_name(rule) for rule in (*rules.pre, *rules.post)]
         return value | {"spacy": spacy_version()}
 
     @classmethod
@@ -53,6 +53,12 @@ class TokenizerRecipe:
                 f"this was made with rules of your own ({', '.join(value['custom'])}): pass them again from Python, rules=Rules(...)"
             )
         return cls(value["lang"], rules or value["rules"])
+
+
+def _rule_name(rule: PreRule | PostRule) -> str:
+    """`package.module.function`; a rule may also be a method such as `str.lower`, or an object that can be called."""
+    named = rule if hasattr(rule, "__qualname__") else type(rule)
+    return f"{getattr(named, '__module__', 'builtins')}.{named.__qualname__}"
 
 
 def spacy_version() -> str:
