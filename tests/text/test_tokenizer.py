@@ -1,0 +1,90 @@
+"""The tokenizer is spaCy's, with rules around it; a recipe makes the same one again."""
+
+from functools import partial
+
+import pytest
+import spacy
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ulmpipe.errors import ConfigError
+from ulmpipe.text.rules import PRESETS, Rules
+from ulmpipe.text.tokenizer import Tokenizer, TokenizerRecipe, build_spacy_tokenizer, cached_tokenizer, spacy_version
+
+NO_RULES = Rules(pre=(), post=(), specials=())
+
+
+def shout(text: str) -> str:
+    return text.upper()
+
+
+@pytest.fixture(scope="module")
+def plain() -> tuple[Tokenizer, spacy.Language]:
+    return Tokenizer(TokenizerRecipe(rules=NO_RULES)), spacy.blank("en")
+
+
+@given(text=st.text(max_size=40) | st.text(alphabet="ab'.,:)(\n\t \u00a0-/$1Mr", max_size=40))
+def test_no_rules_equal_plain_spacy(plain: tuple[Tokenizer, spacy.Language], text: str):
+    tokenizer, nlp = plain
+    assert tokenizer.tokenize(text) == [token.text for token in nlp(text)]
+
+
+@pytest.mark.parametrize("lang", ["de", "xx"])
+def test_no_rules_equal_plain_spacy_in_other_languages(lang: str):
+    text = "Ich war's, z.B. um 10.30 Uhr (d.h. früh): :) http://a.b/c?d"
+    comp = Tokenizer(TokenizerRecipe(lang, NO_RULES)).tokenize(text)
+    assert comp == [token.text for token in spacy.blank(lang)(text)]
+
+
+def test_special_tokens_stay_whole_where_spacy_would_split_them():
+    special = "<x/y>"
+    assert len(spacy.blank("en")(special)) > 1
+    tokenizer = build_spacy_tokenizer("en", (special,))
+    assert [token.text for token in tokenizer(f"a {special} ({special}) b")] == ["a", special, "(", special, ")", "b"]
+
+
+def test_rules_run_in_order_around_spacy():
+    rules = Rules(pre=(str.strip, shout), post=(lambda tokens: tokens[::-1], lambda tokens: [*tokens, "end"]))
+    assert Tokenizer(TokenizerRecipe(rules=rules)).tokenize(" so, what? ") == ["?", "WHAT", ",", "SO", "end"]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_recipe_survives_json(preset: str):
+    recipe = TokenizerRecipe("de", preset)
+    value = recipe.to_json()
+    assert TokenizerRecipe.from_json(value) == recipe
+    assert value["specials"] == list(PRESETS[preset].specials) and value["spacy"] == spacy_version()
+
+
+def test_recipe_with_own_rules_asks_for_them_again():
+    rules = Rules(pre=(shout,), post=())
+    value = TokenizerRecipe(rules=rules).to_json()
+    assert value["rules"] == "custom" and value["custom"][0].endswith("shout")
+    with pytest.raises(ConfigError, match="shout"):
+        TokenizerRecipe.from_json(value)
+    assert TokenizerRecipe.from_json(value, rules=rules).resolved_rules is rules
+
+
+def test_recipe_names_rules_of_every_kind():
+    rules = Rules(pre=(shout, str.lower, partial(shout)), post=())
+    comp = TokenizerRecipe(rules=rules).to_json()["custom"]
+    assert comp == [f"{__name__}.shout", "builtins.str.lower", "functools.partial"]
+
+
+def test_unknown_preset_is_named_with_the_known():
+    with pytest.raises(ConfigError, match=r"--rules corse.*default, course, fastai1, fastai2"):
+        Tokenizer(TokenizerRecipe(rules="corse"))
+
+
+def test_unknown_language_is_named():
+    with pytest.raises(ConfigError, match="--lang qq"):
+        Tokenizer(TokenizerRecipe(lang="qq"))
+
+
+def test_cached_tokenizer_is_one_for_equal_recipes():
+    assert cached_tokenizer(TokenizerRecipe("xx")) is cached_tokenizer(TokenizerRecipe("xx"))
+    assert cached_tokenizer(TokenizerRecipe("xx")) is not cached_tokenizer(TokenizerRecipe("xx", "course"))
+
+
+def test_spacy_version_is_the_imported_one():
+    assert spacy_version() == spacy.__version__
