@@ -122,7 +122,6 @@ def test_locked_takes_a_dead_runs_lock(tmp_path: Path):
         pass
 
 
-@pytest.mark.xfail(strict=True, reason="locked() releases before it unlinks: the lock file of the next run is removed")
 def test_locked_never_removes_the_next_runs_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     second = FileLock(tmp_path / LOCK)
     real_release = FileLock.release
@@ -189,7 +188,6 @@ def test_check_output_refuses_a_file_and_a_foreign_manifest(tmp_path: Path):
         check_output(tmp_path, expected="model")
 
 
-@pytest.mark.xfail(strict=True, raises=AttributeError, reason="a manifest.json that is no object ends in a traceback")
 @pytest.mark.parametrize("value", [[], "x", 7, None])
 def test_manifest_that_is_no_object_is_refused(tmp_path: Path, value: Any):
     write_json(tmp_path / MANIFEST, value)

@@ -91,10 +91,11 @@ def locked(folder: Path) -> Iterator[None]:
     except Timeout as err:
         raise OutputInUseError(f"{folder} is in use by another run: wait for it, or choose another -o") from err
     try:
+        for left in folder.glob(f"{STAGING_PREFIX}*"):  # by a run that was killed
+            shutil.rmtree(left, ignore_errors=True)
         yield
     finally:
-        lock.release()
-        (folder / LOCK).unlink(missing_ok=True)
+        lock.release()  # the file stays: removing it could take the lock from a run that has just got it
 
 
 @contextmanager
@@ -120,11 +121,9 @@ def check_output(folder: Path, *, expected: str, also: Container[str] = ()) -> N
         raise UlmpipeError(f"the output {folder} is a file, expected a folder: choose another -o")
     names = {p.name for p in folder.iterdir()}
     if MANIFEST in names:
-        kind = read_json(folder / MANIFEST).get("kind")
+        kind = manifest_kind(folder)
         if kind != expected:
-            raise UlmpipeError(
-                f"the output {folder} holds a {kind or 'folder of another program'}, expected a {expected}: choose another -o"
-            )
+            raise UlmpipeError(f"the output {folder} holds a {kind}, expected a {expected}: choose another -o")
         return
     ours = (STAGING_PREFIX, "checkpoint-")
     foreign = sorted(
@@ -139,15 +138,22 @@ def check_output(folder: Path, *, expected: str, also: Container[str] = ()) -> N
 # ---- manifests --------------------------------------------------------------------------------------------------------
 
 
+def manifest_kind(folder: Path) -> str:
+    """The kind of thing that a folder's manifest says it is."""
+    manifest = read_json(folder / MANIFEST)
+    kind = manifest.get("kind") if isinstance(manifest, dict) else None
+    return kind if isinstance(kind, str) else "folder of another program"
+
+
 def read_manifest(folder: Path, kind: str, format_version: int) -> dict[str, Any]:
     """Read the manifest of a finished folder. Raises `StoreError` unless it is of this kind and version."""
     if not folder.is_dir():
         raise StoreError(f"{folder} does not exist, expected a {kind}: check the spelling")
     if not (folder / MANIFEST).exists():
         raise StoreError(f"{folder} has no {MANIFEST}: it is no {kind}, or one whose run did not finish. Run it again")
+    if (found := manifest_kind(folder)) != kind:
+        raise StoreError(f"{folder} holds a {found}, expected a {kind}")
     manifest = read_json(folder / MANIFEST)
-    if manifest.get("kind") != kind:
-        raise StoreError(f"{folder} holds a {manifest.get('kind')}, expected a {kind}")
     if manifest.get("format_version", 0) > format_version:
         raise StoreError(
             f"{folder} was written by a newer ulmpipe (format {manifest['format_version']}, this one reads {format_version}): upgrade"

@@ -186,6 +186,7 @@ def _train_classifier(
         "n_classes": len(labels),
         "bptt": config.bptt,
     }
+    seed_everything(config.seed)  # again: `--stage all` is `--stage lm` and then `--stage classifier`
     model = TextClassifier(**settings, **scaled_dropouts(CLASSIFIER_DROPOUTS, config.classifier_drop_mult))
     load_encoder(model, lm.model.state_dict())
     learn = classifier_learner(model, corpus, chosen, config)

@@ -4,6 +4,7 @@ Gradual unfreezing, the frozen and the free epoch of a tuned language model, and
 Shared by pretrain.py and finetune.py.
 """
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,8 +16,8 @@ from torch.nn import functional as F
 
 from ..config import TrainConfig
 from ..console import log
-from ..durable import read_json
-from ..errors import ConfigError
+from ..durable import MANIFEST, read_json
+from ..errors import ConfigError, UlmpipeError
 from ..models import LanguageModel
 from ..models.transfer import language_model_groups
 from ..text.batches import Docs, LMBatches
@@ -57,7 +58,7 @@ def run_phases(learn: Learner, phases: Sequence[Phase], out: Path, config: Train
 
     Returns the last epoch's row of numbers, with `tokens_per_s` over all training of this run.
     """
-    resume_path, first = _find_resume(phases, out) if config.resume else (None, 0)
+    resume_path, first = _find_resume(phases, out) if config.resume else _start_over(out)
     n_targets = training_s = 0.0
     for number, phase in enumerate(phases[first:], first):
         learn.freeze_to(phase.freeze_to)
@@ -73,6 +74,19 @@ def run_phases(learn: Learner, phases: Sequence[Phase], out: Path, config: Train
         training_s += sum(row["seconds"] for row in learn.history)
         n_targets += sum(row["seconds"] * row["targets_per_s"] for row in learn.history)
     return {**learn.history[-1], "targets_per_s": n_targets / max(training_s, 1e-9)}
+
+
+def _start_over(out: Path) -> tuple[None, int]:
+    """Clear the traces of a finished training. Raises `UlmpipeError` for one that could still be resumed."""
+    checkpoints = list(out.glob("checkpoint-*"))
+    if checkpoints and not (out / MANIFEST).exists():
+        raise UlmpipeError(
+            f"{out} holds a training that did not finish: go on with --resume, or remove {checkpoints[0]}"
+        )
+    for old in checkpoints:
+        shutil.rmtree(old)
+    (out / "metrics.jsonl").unlink(missing_ok=True)
+    return None, 0
 
 
 def _find_resume(phases: Sequence[Phase], out: Path) -> tuple[Path | None, int]:

@@ -22,6 +22,8 @@ from .pieces import (
 )
 from .tables import read_csv, read_jsonl, read_rows
 
+NOT_UTF8 = "is not valid UTF-8: convert it, e.g. iconv -f LATIN1 -t UTF-8"
+
 
 def read_piece(piece: Piece, columns: Columns, read: ReadFunction | None = None) -> Iterator[Document | Quarantined]:
     """Read the documents of a piece, in order; `read` replaces how a file of a folder becomes text."""
@@ -53,7 +55,7 @@ def _checked(found: Document | Quarantined) -> Document | Quarantined:
         found.text.encode("utf-8")
         (found.label or "").encode("utf-8")
     except UnicodeEncodeError as err:
-        return Quarantined(found.source, "is not valid UTF-8: convert it, e.g. iconv -f LATIN1 -t UTF-8", err.start)
+        return Quarantined(found.source, NOT_UTF8, len(err.object[: err.start].encode("utf-8", "surrogatepass")))
     return found
 
 
@@ -63,7 +65,10 @@ def _checked(found: Document | Quarantined) -> Document | Quarantined:
 def _read_file(piece: Piece, read: ReadFunction | None) -> Iterator[Document | Quarantined]:
     """One document a file."""
     if read is not None:
-        yield Document(read(Path(piece.path)), piece.label, piece.name)
+        try:
+            yield Document(read(Path(piece.path)), piece.label, piece.name)
+        except Exception as err:  # a user's code, on a file of any kind: the others are read all the same
+            yield Quarantined(piece.name, f"read() failed: {type(err).__name__}: {err}", 0)
         return
     with open_bytes(piece.path) as file:
         data = file.read().removeprefix(b"\xef\xbb\xbf")
@@ -71,7 +76,7 @@ def _read_file(piece: Piece, read: ReadFunction | None) -> Iterator[Document | Q
         data.decode("utf-8")
     except UnicodeDecodeError as err:
         refuse_utf16(data)
-        yield Quarantined(piece.name, "is not valid UTF-8: convert it, e.g. iconv -f LATIN1 -t UTF-8", err.start)
+        yield Quarantined(piece.name, NOT_UTF8, err.start)
     else:
         yield Document(decode(data), piece.label, piece.name)
 

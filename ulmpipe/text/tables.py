@@ -18,10 +18,17 @@ csv.field_size_limit(1 << 30)  # Python's default of 128 kB is less than a long 
 
 
 def label_value(value: object) -> str | None:
-    """A label as it is stored: a string. Nothing, an empty string and the hub's -1 for "unlabelled" are no label."""
-    if value is None or value == "" or (value == -1 and not isinstance(value, bool)):
-        return None
-    return str(value)
+    """A label as it is stored: a string. Nothing and an empty string are no label."""
+    return None if value is None or value == "" else str(value)
+
+
+def class_names(schema: "pa.Schema", column: str) -> list[str]:
+    """The names that `datasets` has put into a schema for the numbers of a ClassLabel column; [] where it has not."""
+    try:
+        feature = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"][column]
+        return list(feature["names"]) if feature["_type"] == "ClassLabel" else []
+    except (KeyError, TypeError, ValueError):
+        return []
 
 
 def check_columns(piece: Piece, columns: Columns, found: list[str]) -> None:
@@ -180,6 +187,7 @@ def read_rows(piece: Piece, columns: Columns) -> Iterator[Document | Quarantined
             f"{piece.path}: column {columns.text!r} holds {text_type}, expected strings: name another with --text-column"
         )
     names = [columns.text, *([columns.label] if columns.label in schema.names else [])]
+    classes = class_names(schema, columns.label)
     first = 0
     for batch in _row_batches(piece, names):
         begin, end = max(piece.begin - first, 0), min((piece.end or 0) - first, batch.num_rows)
@@ -187,6 +195,8 @@ def read_rows(piece: Piece, columns: Columns) -> Iterator[Document | Quarantined
             rows = batch.slice(begin, end - begin)
             texts = rows.column(columns.text).to_pylist()
             labels = rows.column(columns.label).to_pylist() if columns.label in names[1:] else [None] * len(texts)
+            if classes:  # -1 is the hub's "unlabelled"
+                labels = [classes[n] if n is not None and 0 <= n < len(classes) else None for n in labels]
             for row, (text, label) in enumerate(zip(texts, labels, strict=True), start=first + begin):
                 yield Document(text or "", label_value(label), f"{piece.name}#{row}")
         first += batch.num_rows

@@ -70,6 +70,10 @@ class Vocab:
         """Read `vocab.json`, or the one in a folder. Raises `StoreError` for anything else."""
         path = path / VOCAB_FILE if path.is_dir() else path
         value: Any = read_json(path)
+        if isinstance(value, dict) and value.get("format_version", FORMAT_VERSION) != FORMAT_VERSION:
+            raise StoreError(
+                f"{path} has format {value['format_version']}, this ulmpipe reads {FORMAT_VERSION}: upgrade"
+            )
         itos = value.get("itos") if isinstance(value, dict) else value
         if not isinstance(itos, list) or not all(isinstance(token, str) for token in itos):
             raise StoreError(

@@ -1,0 +1,32 @@
+# Two commands do all the set-up by themselves: `make demo` and `make test`. They need Python 3.11 or newer, and pip.
+
+PYTHON ?= python3
+VENV   := .venv
+READY  := $(VENV)/.ready
+
+.PHONY: demo test check format clean
+
+demo: $(READY)  ## the whole pipeline on packaged reviews
+	$(VENV)/bin/ulmpipe demo
+
+test: $(READY)  ## every test; those marked `data` need $$ULMPIPE_DATA
+	$(VENV)/bin/python -m pytest
+
+check: $(READY)  ## formatter, linter, types
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/pyright
+
+format: $(READY)
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
+
+clean:
+	rm -rf $(VENV)
+
+# PIP_CONSTRAINT and not -c, so that it holds in pip's own build environment too.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "make: Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	PIP_CONSTRAINT=constraints.txt $(VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[demo,dev]'
+	@touch $@
