@@ -58,7 +58,7 @@ def test_read_function_that_fails_quarantines_its_file(reviews: Path):
     plan = plan_folder(reviews)
     found = [f for unit in plan.units for piece in unit for f in read_piece(piece, Columns(), read)]
     assert [f.source for f in found if isinstance(f, Document)] == ["neg/1.txt", "pos/1.txt"]
-    assert sum(isinstance(f, Quarantined) and "can't be read" in f.reason for f in found) == 9
+    assert sum(isinstance(f, Quarantined) and "read() failed: UnicodeDecodeError" in f.reason for f in found) == 9
 
 
 @pytest.mark.parametrize(

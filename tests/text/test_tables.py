@@ -43,7 +43,7 @@ def write_arrow(path: Path, table: pa.Table, *, stream: bool = True, rows_a_batc
 
 @pytest.mark.parametrize(
     ("value", "ref"),
-    [(None, None), ("", None), (-1, None), (0, "0"), (1, "1"), ("pos", "pos"), ("-1", "-1"), (True, "True"), (False, "False")],
+    [(None, None), ("", None), (-1, "-1"), (0, "0"), (1, "1"), ("pos", "pos"), ("-1", "-1"), (True, "True"), (False, "False")],
 )  # fmt: skip
 def test_label_value_table(value: object, ref: str | None):
     assert label_value(value) == ref
@@ -112,7 +112,7 @@ def test_read_jsonl_labels_and_nothing(tmp_path: Path):
         {"text": ""},
     ]
     comp = list(read_jsonl(piece_of(tmp_path / "a.jsonl", "\n".join(map(json.dumps, rows))), Columns()))
-    assert [c[:2] for c in comp] == [("a", "1"), ("b", None), ("", "x"), ("", None), ("", None)]
+    assert [c[:2] for c in comp] == [("a", "1"), ("b", "-1"), ("", "x"), ("", None), ("", None)]
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -121,7 +121,21 @@ def test_arrow_batches_of_streams_and_files(tmp_path: Path, stream: bool):
     write_arrow(tmp_path / "a.arrow", table, stream=stream, rows_a_batch=2)
     piece = whole(tmp_path / "a.arrow")
     assert pa.Table.from_batches(arrow_batches(piece)) == table
-    assert list(read_rows(piece, Columns())) == [("a", "0", "a.arrow#0"), ("b", "1", "a.arrow#1"), ("c", None, "a.arrow#2")]  # fmt: skip
+    ref = [("a", "0", "a.arrow#0"), ("b", "1", "a.arrow#1"), ("c", "-1", "a.arrow#2")]
+    assert list(read_rows(piece, Columns())) == ref
+
+
+@pytest.mark.parametrize("format", ["parquet", "arrow"])
+def test_read_rows_names_a_class_label_and_leaves_out_the_unlabelled(tmp_path: Path, format: str):
+    features = {
+        "text": {"dtype": "string", "_type": "Value"},
+        "label": {"names": ["neg", "pos"], "_type": "ClassLabel"},
+    }
+    table = pa.table({"text": ["a", "b", "c"], "label": [1, 0, -1]})
+    table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    path = tmp_path / f"a.{format}"
+    pq.write_table(table, path) if format == "parquet" else write_arrow(path, table, stream=True)
+    assert [doc[1] for doc in read_rows(whole(path), Columns())] == ["pos", "neg", None]
 
 
 @pytest.mark.parametrize(

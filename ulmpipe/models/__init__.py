@@ -5,7 +5,7 @@ In reading order: `cells` (the LSTM written out, as a reference), `dropout`, `aw
 files, losses or training, and only torch is imported.
 """
 
-from ulmpipe.models.awd_lstm import (
+from .awd_lstm import (
     AWDLSTM,
     CLASSIFIER_DROPOUTS,
     LM_DROPOUTS,
@@ -17,10 +17,10 @@ from ulmpipe.models.awd_lstm import (
     Sizes,
     scaled_dropouts,
 )
-from ulmpipe.models.cells import GRUCell, LSTMCell, Recurrent
-from ulmpipe.models.dropout import EmbeddingDropout, RNNDropout, WeightDropout, dropout_mask
-from ulmpipe.models.heads import PoolingLinearClassifier, SentenceEncoder, TextClassifier, concat_pool
-from ulmpipe.models.transfer import (
+from .cells import GRUCell, LSTMCell, Recurrent
+from .dropout import EmbeddingDropout, RNNDropout, WeightDropout, dropout_mask
+from .heads import PoolingLinearClassifier, SentenceEncoder, TextClassifier, concat_pool
+from .transfer import (
     classifier_groups,
     language_model_groups,
     load_encoder,

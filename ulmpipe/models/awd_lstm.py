@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ulmpipe.errors import ConfigError
-from ulmpipe.models.dropout import EmbeddingDropout, RNNDropout, WeightDropout
+from ..errors import ConfigError
+from .dropout import EmbeddingDropout, RNNDropout, WeightDropout
 
 
 class Sizes(TypedDict):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ulmpipe.models.awd_lstm import AWDLSTM
+from .awd_lstm import AWDLSTM
 
 
 def concat_pool(output: Tensor, lengths: Tensor) -> Tensor:

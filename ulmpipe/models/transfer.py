@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from ulmpipe.errors import UlmpipeError, VocabMismatchError
-from ulmpipe.models.awd_lstm import AWDLSTM, LanguageModel
-from ulmpipe.models.heads import TextClassifier
+from ..errors import UlmpipeError, VocabMismatchError
+from .awd_lstm import AWDLSTM, LanguageModel
+from .heads import TextClassifier
 
 PAD = "xxpad"  # the padding token of every vocabulary of this project, and of fastai's
 EMBEDDING_KEY, BIAS_KEY = "encoder.embedding.weight", "decoder.bias"

@@ -119,6 +119,8 @@ class TokenStore:
         largest = max((int(s.ids.max()) for s in segments if len(s.ids)), default=0)
         if largest >= len(self.vocab) or any(len(s.ids) and int(s.ids.min()) < 0 for s in segments):
             raise StoreError(f"{self.folder / name} holds ids outside the vocabulary ({largest}): tokenize again")
+        if any(len(s.labels) and s.labels.max() >= max(1, len(self.labels)) for s in segments):
+            raise StoreError(f"{self.folder / name} holds labels outside {self.labels}: tokenize again")
         if sum(len(s.offsets) - 1 for s in segments) != self.manifest["files"][name]["rows"]:
             raise StoreError(f"{self.folder / name} has lost rows: tokenize again")
         return segments

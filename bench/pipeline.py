@@ -1,0 +1,101 @@
+"""The goal of this script is to measure the whole text pipeline on IMDB: the commands of README, their time, memory, accuracy.
+
+    ULMPIPE_DATA=../shared/data python bench/pipeline.py [tokenize] [train]     -> bench/results/{tokenize,train}.json
+
+Every command runs as its own process, as a user would run it; seconds are those of the clock, start-up included.
+`tokenize` first asserts that one and two workers write the same bytes.
+"""
+
+import hashlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from ulmpipe.tasks.verify import info
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "bench" / "results"
+REPEATS = 3
+TRAIN = (
+    "pretrain wikitext2 -o {out}/wt2-lm --size small --max-vocab 10000 --batch-size 32 --max-steps 450",
+    "finetune imdb --from {out}/wt2-lm -o {out}/imdb --max-vocab 10000 --max-steps 300 --max-tokens 300",
+    "evaluate {out}/imdb $ULMPIPE_DATA/imdb/test.parquet",
+)
+
+
+def run(command: str, **places: Any) -> dict[str, Any]:
+    """Run `ulmpipe COMMAND --json`; its output, its seconds, and the peak memory of its largest process in MB."""
+    words = [sys.executable, "-m", "ulmpipe", *os.path.expandvars(command.format(**places)).split(), "--json"]
+    begin_s = time.monotonic()
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdout is not None
+        printed = process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        sys.exit(f"{command} ended with {process.returncode}")
+    wall_s = round(time.monotonic() - begin_s, 1)
+    return {
+        "command": f"ulmpipe {command}",
+        "wall_s": wall_s,
+        "peak_rss_mb": usage.ru_maxrss // 1024,
+        **json.loads(printed),
+    }
+
+
+def tree_sha256(folder: Path) -> str:
+    """One digest over the names and bytes of a folder's files, its lock left out."""
+    total = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.name != ".lock":
+            total.update(path.name.encode() + path.read_bytes())
+    return total.hexdigest()
+
+
+def measure_tokenize(out: Path) -> dict[str, Any]:
+    """One worker against two, in turn, on the same reviews."""
+    walls: dict[int, list[float]] = {1: [], 2: []}
+    runs: dict[int, dict[str, Any]] = {}
+    for repeat in range(REPEATS):
+        for workers in walls:
+            folder = out / f"imdb-{workers}-{repeat}.tok"
+            runs[workers] = run("tokenize imdb -o {folder} --workers {workers}", folder=folder, workers=workers)
+            walls[workers].append(runs[workers]["wall_s"])
+        assert tree_sha256(out / f"imdb-1-{repeat}.tok") == tree_sha256(out / f"imdb-2-{repeat}.tok"), "different bytes"
+    ratios = [two / one for one, two in zip(walls[1], walls[2], strict=True)]
+    return {
+        "runs": [runs[1], runs[2]],
+        "wall_s": {str(workers): sorted(seconds) for workers, seconds in walls.items()},
+        "median_wall_s": {str(workers): statistics.median(seconds) for workers, seconds in walls.items()},
+        "two_workers_over_one": {"median": round(statistics.median(ratios), 3), "all": [round(r, 3) for r in ratios]},
+    }
+
+
+def measure_train(out: Path) -> dict[str, Any]:
+    """Pretrain, finetune, evaluate, once each."""
+    runs = [run(command, out=out) for command in TRAIN]
+    return {"runs": runs, "wall_s": round(sum(r["wall_s"] for r in runs), 1), "accuracy": runs[-1]["accuracy"]}
+
+
+def main() -> None:
+    """Measure what was asked for, and write it down with the machine it was measured on."""
+    measures = {"tokenize": measure_tokenize, "train": measure_train}
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT
+    ).stdout.strip()
+    for name in sys.argv[1:] or measures:
+        with tempfile.TemporaryDirectory() as out:
+            result = measures[name](Path(out))
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        described = {"commit": commit, "machine": info(), **result}
+        (RESULTS / f"{name}.json").write_text(json.dumps(described, indent=1).replace(out, "out") + "\n")
+
+
+if __name__ == "__main__":
+    main()
