@@ -1,6 +1,6 @@
 """The goal of this script is to measure the whole text pipeline on IMDB: the commands of README, their time, memory, accuracy.
 
-    ULMPIPE_DATA=../shared/data python bench/pipeline.py [tokenize] [train]     -> bench/results/{tokenize,train}.json
+    ULMPIPE_DATA=../shared/data python bench/pipeline.py [demo] [tokenize] [train]     -> bench/results/{demo,tokenize,train}.json
 
 Every command runs as its own process, as a user would run it; seconds are those of the clock, start-up included.
 `tokenize` first asserts that one and two workers write the same bytes.
@@ -77,6 +77,11 @@ def measure_tokenize(out: Path) -> dict[str, Any]:
     }
 
 
+def measure_demo(out: Path) -> dict[str, Any]:
+    """The demo, once."""
+    return run("demo -o {out}", out=out / "demo")
+
+
 def measure_train(out: Path) -> dict[str, Any]:
     """Pretrain, finetune, evaluate, once each."""
     runs = [run(command, out=out) for command in TRAIN]
@@ -85,7 +90,7 @@ def measure_train(out: Path) -> dict[str, Any]:
 
 def main() -> None:
     """Measure what was asked for, and write it down with the machine it was measured on."""
-    measures = {"tokenize": measure_tokenize, "train": measure_train}
+    measures = {"demo": measure_demo, "tokenize": measure_tokenize, "train": measure_train}
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT
     ).stdout.strip()

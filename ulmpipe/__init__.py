@@ -7,4 +7,31 @@ Letters in shape comments, everywhere: `B` batch, `T` tokens in a window (bptt),
 `V` vocabulary, `E` embedding, `H` hidden, `C` classes, `N` documents.
 """
 
+from typing import Any
+
 __version__ = "0.1.0"
+
+# What `import ulmpipe` offers, and the module of each. Loaded on first use: the import itself stays light.
+_MODULES = {
+    "tokenize": "tasks.tokenize",
+    "pretrain": "tasks.pretrain",
+    "finetune": "tasks.finetune",
+    "evaluate": "tasks.evaluate",
+    "predict": "tasks.predict",
+    "verify": "tasks.verify",
+    "info": "tasks.verify",
+    "demo": "tasks.demo",
+    "Pretrained": "tasks.model_folder",
+    "TokenStore": "text.store",
+    "Rules": "text.rules",
+    "PRESETS": "text.rules",
+}
+__all__ = [*_MODULES]  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'ulmpipe' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f".{_MODULES[name]}", __name__), name)
