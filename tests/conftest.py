@@ -1,11 +1,14 @@
 """What every test has: one seeded generator, the real corpora where they are, and hypothesis that draws the same each time."""
 
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
+from learnable import Trained
 
 settings.register_profile(
     "ulmpipe",
@@ -42,3 +45,26 @@ def reviews(tmp_path: Path) -> Path:
             text = f"Review {i}: a {label} FILM, don't\nmiss it" if i else ""
             (folder / label / f"{i}.txt").write_text(text if label == "neg" else text + "!")
     return folder
+
+
+@pytest.fixture(scope="session")
+def one_thread() -> Iterator[None]:
+    """One thread for torch: what these models compute is too small to be shared, and the numbers stay the same anywhere."""
+    import torch
+
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(n_threads)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Trained:
+    """A language model and a classifier of a small learnable corpus, made once."""
+    return Trained(tmp_path_factory.mktemp("trained"))
+
+
+@pytest.fixture
+def own(trained: Trained, tmp_path: Path) -> Path:
+    """A copy of the folder of `trained`, to be spoiled."""
+    return Path(shutil.copytree(trained.folder, tmp_path / "own"))

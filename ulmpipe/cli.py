@@ -160,14 +160,12 @@ def predict(
 
 
 def _texts(given: list[str]) -> Iterator[str]:
-    if given != ["-"]:
-        yield from given
-        return
-    for line in sys.stdin.buffer:
+    lines = sys.stdin.buffer if given == ["-"] else map(os.fsencode, given)
+    for number, line in enumerate(lines, 1):
         try:
             yield line.decode("utf-8").rstrip("\r\n")
         except UnicodeDecodeError as err:
-            raise UlmpipeError("stdin is not valid UTF-8: convert it, e.g. iconv -f LATIN1 -t UTF-8") from err
+            raise UlmpipeError(f"text {number} is not valid UTF-8: convert it, e.g. iconv -f LATIN1 -t UTF-8") from err
 
 
 @app.command()
@@ -268,5 +266,5 @@ def main() -> None:
 
 def fail(message: str, exit_code: int) -> None:
     """One line on stderr, and out."""
-    sys.stderr.write(f"ulmpipe: {message}\n")
+    sys.stderr.write(f"ulmpipe: {' '.join(message.split())}\n")
     sys.exit(exit_code)

@@ -127,9 +127,9 @@ def _bad_value(option: Field[Any], value: Any) -> str:
         return "" if value in choices else f"{flag} is {value!r}, expected one of {', '.join(choices)}"
     if value is None:
         return ""
-    if option.name in POSITIVE and value <= 0:
+    if option.name in POSITIVE and not value > 0:  # NaN too
         return f"{flag} is {value}, expected more than 0"
-    if option.name in NOT_NEGATIVE and value < 0:
+    if option.name in NOT_NEGATIVE and not value >= 0:
         return f"{flag} is {value}, expected 0 or more"
     if option.name == "valid_fraction" and not 0 < value < 1:
         return f"{flag} is {value}, expected between 0 and 1"

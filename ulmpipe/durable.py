@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -154,11 +154,20 @@ def read_manifest(folder: Path, kind: str, format_version: int) -> dict[str, Any
     if (found := manifest_kind(folder)) != kind:
         raise StoreError(f"{folder} holds a {found}, expected a {kind}")
     manifest = read_json(folder / MANIFEST)
-    if manifest.get("format_version", 0) > format_version:
+    check_keys(manifest, {"format_version": int}, folder / MANIFEST)
+    if manifest["format_version"] > format_version:
         raise StoreError(
             f"{folder} was written by a newer ulmpipe (format {manifest['format_version']}, this one reads {format_version}): upgrade"
         )
+    check_keys(manifest, {"files": dict}, folder / MANIFEST)
     return manifest
+
+
+def check_keys(value: Any, kinds: Mapping[str, type], path: Path) -> None:
+    """Raise `StoreError` unless what was read from `path` is a JSON object with these keys, of these types."""
+    found = value if isinstance(value, dict) else {}
+    if wrong := [name for name, kind in kinds.items() if not isinstance(found.get(name), kind)]:
+        raise StoreError(f"{path} lacks {', '.join(wrong)}: it was altered. Make it again, or restore it from a copy")
 
 
 def describe_file(path: Path) -> dict[str, Any]:

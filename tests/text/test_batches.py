@@ -46,7 +46,8 @@ def test_lm_batches_equal_reference(docs: list[list[int]], n_segments: int, batc
     if sum(map(len, docs)) < 2:
         return
     comp = LMBatches(split_docs(docs, n_segments), batch_size=batch_size, bptt=bptt, shuffle=False)
-    ref = reference.lm_batches(docs, list(range(len(docs))), batch_size, bptt)
+    n_streams = min(batch_size, max(1, (sum(map(len, docs)) - 1) // bptt))  # so that each has a window
+    ref = reference.lm_batches(docs, list(range(len(docs))), n_streams, bptt)
     windows = list(comp.batches(0))
     assert len(comp) == len(windows) == len(ref)
     for (comp_x, comp_y), (ref_x, ref_y) in zip(windows, ref, strict=True):
@@ -115,9 +116,9 @@ def test_lm_validation_is_in_document_order():
 
 
 def test_lm_batch_size_shrinks_to_the_corpus():
-    comp = LMBatches(Docs.from_ids([[5, 6, 7]]), batch_size=64, bptt=70, shuffle=True)
-    ((x, y),) = comp.batches(0)
-    assert (x.tolist(), y.tolist()) == ([[5], [6]], [[6], [7]])
+    ((x, y),) = LMBatches(Docs.from_ids([[5, 6, 7]]), batch_size=64, bptt=70, shuffle=True).batches(0)
+    assert (x.tolist(), y.tolist()) == ([[5, 6]], [[6, 7]])
+    assert LMBatches(Docs.from_ids([list(range(25))]), batch_size=64, bptt=8, shuffle=True).batch_size == 3
 
 
 @pytest.mark.parametrize("docs", [[], [[]], [[5]], [[], [5], []]])

@@ -134,3 +134,9 @@ def test_labels_are_left_unread_where_the_piece_says_so(reviews: Path):
     piece = Piece(str(reviews / "neg/1.txt"), "neg/1.txt", "file", 9, label="neg", has_label=False)
     (doc,) = read_piece(piece, Columns())
     assert isinstance(doc, Document) and doc.label is None
+
+
+def test_read_function_that_returns_no_text_quarantines_its_file(reviews: Path):
+    (unit,) = plan_folder(reviews).units
+    (comp,) = read_piece(unit[0], Columns(), read=lambda path: path.read_bytes())  # pyright: ignore[reportArgumentType]
+    assert isinstance(comp, Quarantined) and "it returned bytes, expected str" in comp.reason

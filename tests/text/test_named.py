@@ -35,7 +35,7 @@ def put(folder: Path, *names: str) -> None:
         ("hf:a/b", ("a/b", None, "train")),
         ("hf:a/b:test", ("a/b", None, "test")),
         ("hf:a/b/c", ("a/b", "c", "train")),
-        ("hf:a/b/c:train[:10%]", ("a/b", "c", "train[:10%]")),
+        ("hf:a/b/c:train", ("a/b", "c", "train")),
         ("hf:a/b:", ("a/b", None, "train")),
     ],
 )
@@ -88,13 +88,15 @@ def test_names_without_a_data_folder(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.parametrize("name", HUB)
 def test_offline_says_in_one_line_what_to_put_where(root: Path, name: str):
-    with pytest.raises(SourceError, match=rf"\$ULMPIPE_DATA/{name}/train\.parquet") as caught:
+    with pytest.raises(
+        SourceError, match=rf"put it at \$ULMPIPE_DATA/{name}/(wiki\.train\.tokens|train\.parquet)"
+    ) as caught:
         find_split(name, "train")
     assert "Couldn't reach the Hub" in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_offline_hub_name_says_to_name_a_file(root: Path):
-    with pytest.raises(SourceError, match="hf:a/b .*put it at a local file"):
+def test_offline_hub_name_says_where_to_put_it(root: Path):
+    with pytest.raises(SourceError, match=r"hf:a/b .*put it at \$ULMPIPE_DATA/a-b/train\.parquet"):
         find_split("hf:a/b", "train")
     assert find_split("hf:a/b", "valid") == []
 
@@ -107,11 +109,26 @@ def test_hub_is_asked_for_repository_config_and_split(root: Path, monkeypatch: p
         return SimpleNamespace(cache_files=[{"filename": "/cache/a.arrow"}, {"filename": "/cache/b.arrow"}])
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    assert find_split("wikitext103", "valid") == [Path("/cache/a.arrow"), Path("/cache/b.arrow")]
-    find_split("hf:a/b/c:test", "train")
+    assert find_split("hf:a/b/c:test", "train") == [Path("/cache/a.arrow"), Path("/cache/b.arrow")]
     find_split("imdb", "unlabelled")
     assert find_split("wikitext2", "unlabelled") == []
-    assert asked == [("Salesforce/wikitext", "wikitext-103-v1", "validation"), ("a/b", "c", "test"), ("stanfordnlp/imdb", None, "unsupervised")]  # fmt: skip
+    assert asked == [("a/b", "c", "test"), ("stanfordnlp/imdb", None, "unsupervised")]
+
+
+def test_hub_wikitext_becomes_the_file_of_its_lines(root: Path, monkeypatch: pytest.MonkeyPatch):
+    rows = [{"text": ""}, {"text": " = One = \n"}, {"text": " text \n"}, {"text": " = Two = \n"}]
+    monkeypatch.setattr(datasets, "load_dataset", lambda repository, config, split: rows)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", root / "cache")
+    (comp,) = find_split("wikitext103", "valid")
+    assert comp.suffix == ".tokens" and comp.read_text() == " = One = \n text \n = Two = \n"
+    assert find_split("wikitext103", "valid") == [comp]
+
+
+def test_hub_names_are_looked_up_in_the_data_folder_first(root: Path):
+    put(root / "a-b", "test.csv")
+    put(root / "movie-reviews", "train.csv")
+    assert find_split("hf:a/b:test", "train") == [root / "a-b/test.csv"]
+    assert find_split("movie-reviews", "train") == [root / "movie-reviews/train.csv"]
 
 
 def test_packaged_reviews_are_found_or_the_extra_is_named(monkeypatch: pytest.MonkeyPatch):

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ulmpipe.errors import SourceError
+from ulmpipe.text.documents import read_piece
 from ulmpipe.text.pieces import Columns, Document, Piece, Quarantined, file_format
 from ulmpipe.text.source import plan_files
 from ulmpipe.text.tables import (
@@ -108,11 +109,10 @@ def test_read_jsonl_labels_and_nothing(tmp_path: Path):
         {"text": "a", "label": 1},
         {"text": "b", "label": -1},
         {"text": None, "label": "x"},
-        {"label": ""},
-        {"text": ""},
+        {"text": "", "label": ""},
     ]
     comp = list(read_jsonl(piece_of(tmp_path / "a.jsonl", "\n".join(map(json.dumps, rows))), Columns()))
-    assert [c[:2] for c in comp] == [("a", "1"), ("b", "-1"), ("", "x"), ("", None), ("", None)]
+    assert [c[:2] for c in comp] == [("a", "1"), ("b", "-1"), ("", "x"), ("", None)]
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -202,3 +202,24 @@ def test_an_empty_table_is_refused(tmp_path: Path, name: str):
     (tmp_path / name).touch()
     with pytest.raises(SourceError, match="it has none"):
         plan_files([tmp_path / name])
+
+
+@pytest.mark.parametrize(("value", "ref"), [(float("nan"), None), (1.0, "1"), (2.5, "2.5")])
+def test_label_value_of_floats_that_were_integers_with_gaps(value: float, ref: str | None):
+    assert label_value(value) == ref
+
+
+@pytest.mark.parametrize("format", ["csv", "tsv"])
+def test_read_csv_with_a_quote_that_is_not_closed_says_where(tmp_path: Path, format: str):
+    sep = "," if format == "csv" else "\t"
+    rows = [("text", "label"), ("fine", "1"), ('"open', "0"), ("swallowed", "1")]
+    piece = piece_of(tmp_path / f"a.{format}", "".join(sep.join(row) + "\n" for row in rows))
+    found = list(read_piece(piece, Columns()))
+    assert [f.text for f in found if isinstance(f, Document)] == ["fine"]
+    (comp,) = [f for f in found if isinstance(f, Quarantined)]
+    assert "a quote in the record that begins at byte 18 is not closed" in comp.reason
+
+
+def test_read_jsonl_line_without_the_text_is_quarantined(tmp_path: Path):
+    (comp,) = read_jsonl(piece_of(tmp_path / "a.jsonl", '{"label": 1}'), Columns())
+    assert isinstance(comp, Quarantined) and "'text'" in comp.reason

@@ -5,8 +5,9 @@ by what they hold, so that the next training of the same texts finds them.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from ..config import TokenizeConfig, TrainConfig, pick
 from ..errors import ConfigError, SourceError, VocabMismatchError
 from ..text.batches import IntArray
 from ..text.named import find_split, is_name
+from ..text.pieces import Columns
 from ..text.rules import Rules
 from ..text.source import Plan, join_plans, plan_files, without_labels
 from ..text.store import TokenStore, is_store
@@ -70,7 +72,7 @@ def open_corpus(
         valid_store = numbered_store(
             plan,
             f"{source_name(source)}-valid",
-            tokens,
+            recipe_options(store.manifest["recipe"], tokens, custom_rules),
             beside,
             vocab=store.vocab,
             labels=labels,
@@ -79,6 +81,11 @@ def open_corpus(
     if labelled and not (valid_store.doc_labels >= 0).any():
         raise SourceError(
             f"the validation documents have no labels: expected a column {tokens.label_column!r}, or folders"
+        )
+    if labelled and valid_store.labels != store.labels:
+        raise SourceError(
+            f"the validation documents have labels {', '.join(valid_store.labels)}, the training set has "
+            f"{', '.join(store.labels) or 'none'}: give the texts they were made from"
         )
     return Corpus(store, everything, valid_store, np.arange(valid_store.n_docs))
 
@@ -126,13 +133,21 @@ def numbered_store(
     return TokenStore(out)
 
 
+def recipe_options(recipe: dict[str, Any], config: TokenizeConfig, custom_rules: Rules | None = None) -> TokenizeConfig:
+    """`config` with a recipe's language and rules: what goes with a store or model is cut as that was."""
+    made = TokenizerRecipe.from_json(recipe, rules=custom_rules)
+    return replace(
+        config, lang=made.lang, rules=made.rules if isinstance(made.rules, str) else config.rules, vocab=None
+    )
+
+
 def _valid_plan(source: str, config: TrainConfig, tokens: TokenizeConfig) -> Plan | TokenStore | None:
     if config.valid is not None:
         if is_store(Path(config.valid)):
             return TokenStore(config.valid)
         return plan_source(config.valid, tokens, splits=("valid",) if config.valid == source else ("train",))
     if is_name(source) and not Path(source).exists() and (files := find_split(source, "valid")):
-        return plan_files(files)
+        return plan_files(files, Columns(tokens.text_column, tokens.label_column))
     return None
 
 

@@ -14,7 +14,7 @@ from ..text.rules import Rules
 from ..text.source import without_labels
 from ..text.store import TokenStore, is_store
 from ..train import FixedBatches, Learner, ResetState, RNNRegularizer, accuracy, confusion_matrix, f1_scores, perplexity
-from .corpus import check_same_vocab, numbered_store
+from .corpus import check_same_vocab, numbered_store, recipe_options
 from .model_folder import CLASSIFIER, Pretrained, pick_device
 from .phases import language_model_loss
 from .tokenize import plan_source, source_name
@@ -65,7 +65,7 @@ def _open_source(
     return numbered_store(
         plan if is_classifier else without_labels(plan),
         f"{source_name(source)}-test",
-        pretrained.tokenize_config(config, custom_rules),
+        recipe_options(pretrained.recipe, config, custom_rules),
         folder.resolve().parent,
         vocab=pretrained.vocab,
         labels=pretrained.labels if is_classifier else None,

@@ -29,16 +29,16 @@ from .model_folder import (
     MODELS_FOLDER,
     Pretrained,
     check_fits,
+    left_behind,
     newest_language_model,
     pick_device,
 )
-from .phases import Phase, common_callbacks, language_model_learner, run_phases, seed_everything
+from .phases import Phase, check_finished, common_callbacks, language_model_learner, run_phases, seed_everything
 from .tokenize import source_name
 
 LM_LR_WORDS, LM_LR = 2e-2, 5e-3  # highest rates of the two phases; the first moves embeddings and decoder only
 WORDS_SHARE = 5  # of --max-steps, one part in so many goes to the first phase
 LM_FOLDER = "lm"
-LEFT_BY_TRAINING = ("metrics.jsonl", LM_FOLDER)
 
 
 @dataclass(frozen=True)
@@ -68,28 +68,33 @@ def finetune(
     """
     config = make_config(FinetuneConfig, options)
     out = Path(out) if out is not None else MODELS_FOLDER / source_name(str(source))
-    check_output(out, expected=KIND, also=LEFT_BY_TRAINING)
+    check_output(out, expected=KIND, also=(LM_FOLDER, *left_behind(out)))
     begin_s = time.monotonic()
     start = _find_start(config)
     with locked(out):
+        if not config.resume:
+            check_finished(out)
         corpus = open_corpus(
             str(source), config, out.parent, labelled=True, unlabelled=config.unlabelled, custom_rules=custom_rules
         )
+        chosen = np.empty(0, np.int64)
+        if config.stage != "lm":  # refused now, and not after hours of language model
+            chosen = choose_labelled(corpus.store.doc_labels, corpus.train, config.n_labels, config.seed)
         seed_everything(config.seed)
         about = {"source": str(source), "options": asdict(config)}
         if config.stage == "classifier":
             lm, lm_row, share = _tuned_already(config, out, start), {}, None
         else:
             lm, lm_row, share = _tune_language_model(corpus, config, start, out / LM_FOLDER, about)
-        row, n_labels = lm_row, 0
+        row = lm_row
         if config.stage != "lm":
             check_fits(corpus.store.manifest["vocab_sha256"], lm, str(source))
-            row, n_labels = _train_classifier(corpus, config, lm, out, about)
+            row = _train_classifier(corpus, chosen, config, lm, out, about)
     return FinetuneResult(
         valid_loss=row["valid_loss"],
         accuracy=row["accuracy"],
         lm_valid_loss=lm_row.get("valid_loss"),
-        n_labels=n_labels,
+        n_labels=len(chosen),
         labels=corpus.store.labels,
         started_from=str(start) if start else None,
         share_mapped=share,
@@ -176,10 +181,9 @@ def _tuned_already(config: FinetuneConfig, out: Path, start: Path | None) -> Pre
 
 
 def _train_classifier(
-    corpus: Corpus, config: FinetuneConfig, lm: Pretrained, out: Path, about: dict[str, Any]
-) -> tuple[dict[str, float], int]:
-    """Stage 2. Returns the last row of numbers, and how many labels were used."""
-    chosen = choose_labelled(corpus.store.doc_labels, corpus.train, config.n_labels, config.seed)
+    corpus: Corpus, chosen: IntArray, config: FinetuneConfig, lm: Pretrained, out: Path, about: dict[str, Any]
+) -> dict[str, float]:
+    """Stage 2, on the labelled documents `chosen`. Returns the last row of numbers."""
     labels = corpus.store.labels
     settings = {
         **{name: lm.settings[name] for name in ("vocab_size", "emb_size", "hidden_size", "n_layers", "pad_id")},
@@ -193,7 +197,7 @@ def _train_classifier(
     row = run_phases(learn, classifier_phases(config, len(learn.groups)), out, config)
     trained = {"task": "finetune", **about, "n_labels": len(chosen), "results": row, "max_tokens": config.max_tokens}
     Pretrained(CLASSIFIER, model, lm.vocab, lm.recipe, settings, labels, trained).save_pretrained(out)
-    return row, len(chosen)
+    return row
 
 
 def choose_labelled(doc_labels: IntArray, which: IntArray, n_labels: int | None, seed: int) -> IntArray:
@@ -251,4 +255,4 @@ def classifier_phases(config: FinetuneConfig, n_groups: int) -> list[Phase]:
 
     lr = config.classifier_lr
     phases = [phase("head", 1, lr, -1), phase("last layer", 1, lr / 2, -2)]
-    return phases + [phase("all layers", config.epochs, config.unfrozen_lr, 0)] * (config.epochs > 0)
+    return [*phases, phase("all layers", config.epochs, config.unfrozen_lr, 0)]

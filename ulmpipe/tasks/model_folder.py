@@ -7,16 +7,25 @@
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
-from ..config import TokenizeConfig
-from ..durable import MANIFEST, check_files, describe_file, read_json, read_manifest, staging, write_json
+from ..durable import (
+    MANIFEST,
+    check_files,
+    check_keys,
+    describe_file,
+    read_json,
+    read_manifest,
+    staging,
+    write_bytes,
+    write_json,
+)
 from ..errors import ConfigError, StoreError, VocabMismatchError
 from ..models import LanguageModel, TextClassifier
 from ..text.rules import Rules
@@ -26,7 +35,9 @@ from ..text.vocab import VOCAB_FILE, Vocab
 KIND = "model folder"
 FORMAT_VERSION = 1
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+FILES = (CONFIG_FILE, WEIGHTS_FILE, VOCAB_FILE)
 LANGUAGE_MODEL, CLASSIFIER = "language model", "classifier"
+PARTS = {"kind": str, "settings": dict, "labels": list, "recipe": dict, "vocab_sha256": str, "trained": dict}
 MODELS_FOLDER = Path("models")  # where outputs go by default, and where `finetune` looks for a language model
 
 
@@ -56,10 +67,10 @@ class Pretrained:
         }
         with staging(folder) as stage:
             state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.model.state_dict().items()}
-            save_file(state, stage / WEIGHTS_FILE)
+            write_bytes(stage / WEIGHTS_FILE, save(state))
             self.vocab.save(stage / VOCAB_FILE)
             write_json(stage / CONFIG_FILE, config)
-            files = {name: describe_file(stage / name) for name in (CONFIG_FILE, WEIGHTS_FILE, VOCAB_FILE)}
+            files = {name: describe_file(stage / name) for name in FILES}
             (folder / MANIFEST).unlink(missing_ok=True)  # from here on an older model in the folder is none any more
             for name in files:
                 (stage / name).replace(folder / name)
@@ -71,6 +82,7 @@ class Pretrained:
         folder = Path(folder)
         check_files(folder, read_manifest(folder, KIND, FORMAT_VERSION))
         config = read_json(folder / CONFIG_FILE)
+        check_keys(config, PARTS, folder / CONFIG_FILE)
         vocab = Vocab.load(folder / VOCAB_FILE)
         if vocab.sha256 != config["vocab_sha256"]:
             raise VocabMismatchError(
@@ -93,12 +105,6 @@ class Pretrained:
         """The tokenizer it was trained with; `rules` must be given where they were a user's own."""
         return Tokenizer(TokenizerRecipe.from_json(self.recipe, rules=rules))
 
-    def tokenize_config(self, config: TokenizeConfig, custom_rules: Rules | None = None) -> TokenizeConfig:
-        """`config` with this model's language and rules: what it reads must be cut as what it learned from."""
-        recipe = TokenizerRecipe.from_json(self.recipe, rules=custom_rules)
-        rules = recipe.rules if isinstance(recipe.rules, str) else config.rules
-        return replace(config, lang=recipe.lang, rules=rules, vocab=None)
-
 
 def build_model(kind: str, settings: Mapping[str, Any]) -> LanguageModel | TextClassifier:
     """Build a model of a kind, with fresh weights. Raises `StoreError` for a kind or settings we do not know."""
@@ -111,12 +117,18 @@ def build_model(kind: str, settings: Mapping[str, Any]) -> LanguageModel | TextC
         raise StoreError(f"{CONFIG_FILE} has settings that make no {kind}: {err}") from err
 
 
+def left_behind(out: Path) -> tuple[str, ...]:
+    """What a training leaves in `out` that was killed; files of a model only where a checkpoint tells that they are ours."""
+    return ("metrics.jsonl", *(FILES if any(out.glob(f"checkpoint-*/{MANIFEST}")) else ()))
+
+
 def newest_language_model(folder: Path = MODELS_FOLDER) -> Path | None:
     """The newest finished language model right below a folder, or None."""
     found: list[tuple[float, Path]] = []
     for config in folder.glob(f"*/{CONFIG_FILE}"):
         with contextlib.suppress(StoreError, OSError):
-            if (config.parent / MANIFEST).exists() and read_json(config).get("kind") == LANGUAGE_MODEL:
+            check_keys(value := read_json(config), PARTS, config)
+            if (config.parent / MANIFEST).exists() and value["kind"] == LANGUAGE_MODEL:
                 found.append((config.stat().st_mtime, config.parent))
     return max(found)[1] if found else None
 

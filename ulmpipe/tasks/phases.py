@@ -56,8 +56,10 @@ class Phase:
 def run_phases(learn: Learner, phases: Sequence[Phase], out: Path, config: TrainConfig) -> dict[str, float]:
     """Run phases one after the other, with checkpoints in `out`; with `--resume` from where the last one was written.
 
-    Returns the last epoch's row of numbers, with `tokens_per_s` over all training of this run.
+    Returns the last epoch's row of numbers, with `targets_per_s` over all training of this run. A phase without epochs
+    is left out; where no other is left, the numbers are those of the model as it is.
     """
+    phases = [phase for phase in phases if phase.n_epochs > 0]
     resume_path, first = _find_resume(phases, out) if config.resume else _start_over(out)
     n_targets = training_s = 0.0
     for number, phase in enumerate(phases[first:], first):
@@ -73,17 +75,23 @@ def run_phases(learn: Learner, phases: Sequence[Phase], out: Path, config: Train
         )
         training_s += sum(row["seconds"] for row in learn.history)
         n_targets += sum(row["seconds"] * row["targets_per_s"] for row in learn.history)
-    return {**learn.history[-1], "targets_per_s": n_targets / max(training_s, 1e-9)}
+    last = learn.history[-1] if phases else learn.validate()
+    return {**last, "targets_per_s": n_targets / max(training_s, 1e-9)}
 
 
-def _start_over(out: Path) -> tuple[None, int]:
-    """Clear the traces of a finished training. Raises `UlmpipeError` for one that could still be resumed."""
-    checkpoints = list(out.glob("checkpoint-*"))
+def check_finished(out: Path) -> None:
+    """Raise `UlmpipeError` where `out` holds a training that could still be resumed."""
+    checkpoints = sorted(out.glob("checkpoint-*"))
     if checkpoints and not (out / MANIFEST).exists():
         raise UlmpipeError(
             f"{out} holds a training that did not finish: go on with --resume, or remove {checkpoints[0]}"
         )
-    for old in checkpoints:
+
+
+def _start_over(out: Path) -> tuple[None, int]:
+    """Clear the traces of a finished training; one that did not finish is refused."""
+    check_finished(out)
+    for old in out.glob("checkpoint-*"):
         shutil.rmtree(old)
     (out / "metrics.jsonl").unlink(missing_ok=True)
     return None, 0

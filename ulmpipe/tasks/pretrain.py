@@ -15,12 +15,11 @@ from ..models import LM_DROPOUTS, SIZES, LanguageModel, scaled_dropouts
 from ..text.rules import Rules
 from ..train import perplexity
 from .corpus import open_corpus
-from .model_folder import KIND, LANGUAGE_MODEL, MODELS_FOLDER, Pretrained
+from .model_folder import KIND, LANGUAGE_MODEL, MODELS_FOLDER, Pretrained, left_behind
 from .phases import Phase, language_model_learner, run_phases, seed_everything
 from .tokenize import source_name
 
 LR = 5e-3  # lesson 12's
-LEFT_BY_TRAINING = ("metrics.jsonl",)
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ def pretrain(
     """
     config = make_config(PretrainConfig, options)
     out = Path(out) if out is not None else MODELS_FOLDER / f"{source_name(str(source))}-lm"
-    check_output(out, expected=KIND, also=LEFT_BY_TRAINING)
+    check_output(out, expected=KIND, also=left_behind(out))
     begin_s = time.monotonic()
     with locked(out):
         corpus = open_corpus(str(source), config, out.parent, labelled=False, custom_rules=custom_rules)

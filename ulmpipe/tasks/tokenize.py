@@ -96,7 +96,11 @@ def plan_source(
     if path.exists():
         return plan_files([path], columns)
     if is_name(source):
-        return plan_files([file for split in splits for file in find_split(source, split)], columns)
+        parts = ("train",) if source.startswith("hf:") else splits  # an hf: name says itself which split it is
+        files = [file for split in parts for file in find_split(source, split)]
+        if not files:
+            raise SourceError(f"{source} has no split {' or '.join(parts)}: give a folder or a file")
+        return plan_files(files, columns)
     names = ", ".join([*HUB, *PACKAGED, "hf:owner/name"])
     raise SourceError(
         f"{source} does not exist, and is no known name: expected a folder, a file ({' '.join(FORMATS)}), or one of {names}"

@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from .. import __version__
-from ..durable import MANIFEST, check_files, read_json, read_manifest
+from ..durable import MANIFEST, check_files, manifest_kind, read_manifest
 from ..errors import StoreError
 from ..text.store import KIND as TOKEN_STORE
 from ..text.store import TokenStore
@@ -32,7 +32,7 @@ def verify(folder: str | Path) -> Verified:
     Raises `StoreError` that names the first file that is missing, truncated or altered.
     """
     folder = Path(folder)
-    kind = read_json(folder / MANIFEST).get("kind") if (folder / MANIFEST).exists() else TOKEN_STORE
+    kind = manifest_kind(folder) if (folder / MANIFEST).exists() else TOKEN_STORE
     if kind == TOKEN_STORE:
         store = TokenStore(folder)
         n_files = check_files(folder, store.manifest, digests=True)

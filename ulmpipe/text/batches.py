@@ -56,9 +56,10 @@ class Docs:
 class LMBatches:
     """Windows `(x, y)`, both (B, T) int64, of B contiguous streams; y is x one token later.
 
-    The documents `docs` (default: all) are put one after the other, in an order shuffled for each epoch if `shuffle`,
+    The documents `which` (default: all of `docs`) are put one after the other, in an order shuffled for each epoch if `shuffle`,
     and cut into B streams of equal length; batch k holds tokens k * bptt on of every stream, so that the hidden state
     of row b goes on in row b. The last window is short. At most B tokens of the corpus have no place in a stream.
+    A corpus too small for `batch_size` streams of one window each gets fewer streams.
 
     `variable_bptt` draws window lengths around bptt, now and then around half of it (AWD-LSTM, section 5), from the seed.
     """
@@ -79,7 +80,7 @@ class LMBatches:
         n_tokens = int(docs.lengths[self.which].sum())
         if n_tokens < 2:
             raise SourceError(f"{len(self.which)} documents with {n_tokens} tokens are too few for a language model")
-        self.batch_size = min(batch_size, n_tokens - 1)
+        self.batch_size = min(batch_size, max(1, (n_tokens - 1) // bptt))
         self.stream_length = (n_tokens - 1) // self.batch_size
         rng = np.random.default_rng(seed) if variable_bptt else None
         self.ends = np.cumsum(window_lengths(self.stream_length, bptt, rng))

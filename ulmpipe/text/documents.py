@@ -66,7 +66,10 @@ def _read_file(piece: Piece, read: ReadFunction | None) -> Iterator[Document | Q
     """One document a file."""
     if read is not None:
         try:
-            yield Document(read(Path(piece.path)), piece.label, piece.name)
+            text = read(Path(piece.path))
+            if not isinstance(text, str):
+                raise TypeError(f"it returned {type(text).__name__}, expected str")
+            yield Document(text, piece.label, piece.name)
         except Exception as err:  # a user's code, on a file of any kind: the others are read all the same
             yield Quarantined(piece.name, f"read() failed: {type(err).__name__}: {err}", 0)
         return

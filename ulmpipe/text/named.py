@@ -7,6 +7,7 @@ A name becomes files: under `$ULMPIPE_DATA` first, then in an installed package,
 import os
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from ..errors import SourceError
 from .pieces import COMPRESSIONS, FORMATS
@@ -36,20 +37,20 @@ def find_split(name: str, split: str) -> list[Path]:
 
     Raises `SourceError` that says what to put where when the name is nowhere to be had.
     """
+    stems = STEMS[split]
+    if name.startswith("hf:"):  # says the split itself
+        if split != "train":
+            return []
+        stems = (parse_hub_name(name)[2],)
+    if folder := _data_folder(name):
+        found = [path for stem in stems for end in _endings() if (path := folder / (stem + end)).is_file()]
+        if not found and split == "train":
+            raise SourceError(f"{folder} has no train file: expected one of {', '.join(s + '.parquet' for s in stems)}")
+        return found[:1]
     if name in PACKAGED:
         return [_packaged_file(name)] if split == "train" else []
-    if folder := _data_folder(name):
-        found = [
-            folder / (stem + end) for stem in STEMS[split] for end in _endings() if (folder / (stem + end)).is_file()
-        ]
-        if not found and split == "train":
-            raise SourceError(
-                f"{folder} has no train file: expected one of {', '.join(s + '.parquet' for s in STEMS['train'])}"
-            )
-        return found[:1]
     if name.startswith("hf:"):
-        repository, config, wanted = parse_hub_name(name)
-        return _from_hub(name, repository, config, wanted) if split == "train" else []
+        return _from_hub(name, *parse_hub_name(name))
     repository, config, splits = HUB[name]
     return _from_hub(name, repository, config, splits[split]) if split in splits else []
 
@@ -62,7 +63,7 @@ def parse_hub_name(name: str) -> tuple[str, str | None, str]:
     """
     path, _, split = name.removeprefix("hf:").partition(":")
     parts = path.split("/")
-    if len(parts) not in (2, 3) or not all(parts):
+    if len(parts) not in (2, 3) or not all(parts) or "[" in split:
         raise SourceError(f"{name} is no name of a data set on the hub: expected hf:owner/name[/config][:split]")
     return "/".join(parts[:2]), parts[2] if len(parts) == 3 else None, split or "train"
 
@@ -72,8 +73,11 @@ def _endings() -> list[str]:
 
 
 def _data_folder(name: str) -> Path | None:
-    """`$ULMPIPE_DATA/<name>` if it is there and the name can't lead out of it."""
+    """`$ULMPIPE_DATA/<name>` if it is there and the name can't lead out of it; of `hf:owner/name`, `owner-name`."""
     root = os.environ.get("ULMPIPE_DATA")
+    if name.startswith("hf:"):
+        repository, config, _ = parse_hub_name(name)
+        name = "-".join([repository.replace("/", "-"), *([config] if config else [])])
     if not root or not name or "/" in name or name.startswith("."):
         return None
     folder = Path(root) / name
@@ -96,13 +100,26 @@ def _from_hub(name: str, repository: str, config: str | None, split: str) -> lis
     try:
         dataset = datasets.load_dataset(repository, config, split=split)
     except Exception as err:  # a dozen unrelated classes say "no network", "no such repository", "no such split"
-        where = (
-            f"$ULMPIPE_DATA/{name}/train.parquet (columns text, label)"
-            if not name.startswith("hf:")
-            else "a local file and name that"
-        )
-        first_line = str(err).strip().splitlines()[0] if str(err).strip() else type(err).__name__
+        file = "wiki.train.tokens" if name.startswith("wikitext") else "train.parquet, with columns text and label"
+        folder = name.removeprefix("hf:").split(":")[0].replace("/", "-")
+        reason = (str(err).strip() or type(err).__name__).splitlines()[0]
         raise SourceError(
-            f"{name} is not under $ULMPIPE_DATA and the hub did not give it ({first_line}): put it at {where}"
+            f"{name} is not under $ULMPIPE_DATA, and the hub did not give it ({reason}): put it at $ULMPIPE_DATA/{folder}/{file}"
         ) from err
+    if name.startswith("wikitext"):
+        return [_join_lines(dataset, f"{name}.{split}")]
     return [Path(file["filename"]) for file in dataset.cache_files]  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _join_lines(dataset: Any, name: str) -> Path:
+    """The hub's WikiText has a row a line; write them as the file they came from, of which an article is a document."""
+    from datasets.config import HF_DATASETS_CACHE
+
+    path = Path(HF_DATASETS_CACHE) / "ulmpipe" / f"{name}.tokens"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        with open(part, "w", encoding="utf-8", newline="") as file:
+            file.writelines(row["text"] for row in dataset)
+        part.replace(path)
+    return path

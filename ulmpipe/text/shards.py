@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from ..durable import describe_file, fsync_file
+from ..errors import UlmpipeError
 from .documents import read_piece
 from .pieces import Columns, Quarantined, ReadFunction
 from .source import Unit
@@ -67,11 +68,16 @@ def run_units(task: Callable[..., Any], calls: Iterable[tuple[Any, ...]], *, wor
         yield from (task(*call) for call in calls)
         return
     from joblib import Parallel, delayed
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
 
     # max_nbytes=None: nothing goes through /dev/shm. batch_size=1: a unit is work enough for one message.
     options: dict[str, Any] = {"return_as": "generator_unordered", "batch_size": 1, "max_nbytes": None}
     pool = Parallel(n_jobs=workers, backend="loky", **options)
-    yield from cast(Iterator[Any], pool(delayed(_in_worker)(os.getpid(), task, call) for call in calls))
+    results = pool(delayed(_in_worker)(os.getpid(), task, call) for call in calls)
+    try:
+        yield from cast(Iterator[Any], results)
+    except TerminatedWorkerError as err:
+        raise UlmpipeError("a worker process was killed, probably for memory: try fewer --workers") from err
 
 
 def _in_worker(parent: int, task: Callable[..., Any], call: tuple[Any, ...]) -> Any:

@@ -190,7 +190,12 @@ def plan_folder(
             return replace(plan_files(tables, columns, unit_bytes=unit_bytes), notes=tuple(notes))
         found = ", ".join(sorted({Path(name).suffix or Path(name).name for name, _ in files})[:5]) or "nothing"
         raise SourceError(f"no documents found under {folder}: looked for {' '.join(extensions)}, found {found}")
-    labelled = all("/" in name for name, _ in texts)
+    if n_others := len(files) - len(texts):
+        notes.append(f"ignored {n_others} files that are not {' '.join(extensions)}")
+    beside = [name for name, _ in texts if "/" not in name]
+    labelled = not beside
+    if beside and len(beside) < len(texts):
+        notes.append(f"sub-folders are no labels: {beside[0]} lies in none")
     pieces = [
         Piece(path, name, "file", os.stat(path).st_size, label=name.split("/")[0] if labelled else None)
         for name, path in texts

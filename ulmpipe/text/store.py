@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..durable import MANIFEST, check_files, read_manifest
+from ..durable import MANIFEST, check_files, check_keys, read_manifest
 from ..errors import StoreError
 from .vocab import VOCAB_FILE, Vocab
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 KIND = "token store"
 FORMAT_VERSION = 1
+PARTS = {"labels": list, "n_docs": int, "n_tokens": int, "fingerprint": str, "recipe": dict, "vocab_sha256": str, "vocab_size": int, "quarantined": list}  # fmt: skip
 
 
 def ids_dtype(vocab_size: int) -> type[np.uint16] | type[np.int32]:
@@ -83,6 +84,7 @@ class TokenStore:
         """Open and check it. Raises `StoreError` for an unfinished, truncated, foreign or newer store."""
         self.folder = Path(folder)
         self.manifest = read_manifest(self.folder, KIND, FORMAT_VERSION)
+        check_keys(self.manifest, PARTS, self.folder / MANIFEST)
         check_files(self.folder, self.manifest)
         self.labels: list[str] = self.manifest["labels"]
         self.n_docs: int = self.manifest["n_docs"]

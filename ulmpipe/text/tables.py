@@ -14,12 +14,18 @@ from .pieces import UNREADABLE, Columns, Document, Piece, Quarantined, byte_line
 if TYPE_CHECKING:
     import pyarrow as pa
 
+ROWS_A_BATCH = 1024  # of a parquet file: a row group can hold a whole corpus
 csv.field_size_limit(1 << 30)  # Python's default of 128 kB is less than a long review
 
 
 def label_value(value: object) -> str | None:
-    """A label as it is stored: a string. Nothing and an empty string are no label."""
-    return None if value is None or value == "" else str(value)
+    """A label as it is stored: a string. Nothing, an empty string and NaN are no label; 1.0 is 1.
+
+    A column of integers with gaps comes as floats from pandas, hence the last two.
+    """
+    if value is None or value == "" or value != value:
+        return None
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def class_names(schema: "pa.Schema", column: str) -> list[str]:
@@ -44,16 +50,25 @@ def check_columns(piece: Piece, columns: Columns, found: list[str]) -> None:
 
 
 def csv_records(piece: Piece) -> Iterator[tuple[int, int, list[str]]]:
-    """Records of a CSV or TSV piece as (begin, end, fields), the header line among them if `begin` is 0."""
+    """Records of a CSV or TSV piece as (begin, end, fields), the header line among them if `begin` is 0.
+
+    Raises `csv.Error` where the piece ends inside quotes: a quote that is never closed would swallow all that follows.
+    """
     end = begin = piece.begin
+    exhausted = False  # the reader asks for a line behind the last one only when it is inside quotes
 
     def lines() -> Iterator[str]:
-        nonlocal end
+        nonlocal end, exhausted
         for offset, line in byte_lines(piece):
             end = offset + len(line) + (3 if offset == 0 and _has_bom(piece) else 0)
             yield decode(line)
+        exhausted = True
 
     for fields in csv.reader(lines(), delimiter="\t" if piece.format == "tsv" else ","):
+        if exhausted:
+            raise csv.Error(
+                f"a quote in the record that begins at byte {begin} is not closed, all from there on is lost"
+            )
         yield begin, end, fields
         begin = end
 
@@ -102,8 +117,8 @@ def read_jsonl(piece: Piece, columns: Columns) -> Iterator[Document | Quarantine
         except (ValueError, RecursionError) as err:  # ValueError: also numbers of thousands of digits
             yield Quarantined(source, f"the line is no JSON: {err}", offset)
             continue
-        if not isinstance(row, dict):
-            yield Quarantined(source, "the line is no JSON object", offset)
+        if not isinstance(row, dict) or columns.text not in row:
+            yield Quarantined(source, f"the line is no JSON object with {columns.text!r}", offset)
             continue
         text = row.get(columns.text)
         if not isinstance(text, str | None):
@@ -156,19 +171,24 @@ def table_rows_and_bytes(piece: Piece) -> tuple[int, int]:
     return sum(rows for rows, _ in sizes), sum(n_bytes for _, n_bytes in sizes)
 
 
-def _row_batches(piece: Piece, names: list[str]) -> Iterator["pa.Table | pa.RecordBatch"]:
+def _row_batches(piece: Piece, names: list[str]) -> Iterator[tuple[int, "pa.RecordBatch"]]:
+    """Batches that hold the rows of a piece, each with the number of its first row."""
     import pyarrow.parquet as pq
 
+    first = 0
     if piece.format == "arrow":
-        yield from (batch.select(names) for batch in arrow_batches(piece))
+        for batch in arrow_batches(piece):
+            yield first, batch.select(names)
+            first += batch.num_rows
         return
     with pq.ParquetFile(piece.path) as file:
-        first = 0
         for group in range(file.num_row_groups):
             n_rows = file.metadata.row_group(group).num_rows
-            inside = first < (piece.end or 0) and first + n_rows > piece.begin
-            # A row group that lies outside the piece is passed over as rows without columns.
-            yield file.read_row_group(group, columns=names if inside else [])
+            if first < (piece.end or 0) and first + n_rows > piece.begin:
+                at = first
+                for batch in file.iter_batches(ROWS_A_BATCH, row_groups=[group], columns=names):
+                    yield at, batch
+                    at += batch.num_rows
             first += n_rows
 
 
@@ -188,8 +208,9 @@ def read_rows(piece: Piece, columns: Columns) -> Iterator[Document | Quarantined
         )
     names = [columns.text, *([columns.label] if columns.label in schema.names else [])]
     classes = class_names(schema, columns.label)
-    first = 0
-    for batch in _row_batches(piece, names):
+    for first, batch in _row_batches(piece, names):
+        if first >= (piece.end or 0):
+            return
         begin, end = max(piece.begin - first, 0), min((piece.end or 0) - first, batch.num_rows)
         if begin < end:
             rows = batch.slice(begin, end - begin)
@@ -199,7 +220,6 @@ def read_rows(piece: Piece, columns: Columns) -> Iterator[Document | Quarantined
                 labels = [classes[n] if n is not None and 0 <= n < len(classes) else None for n in labels]
             for row, (text, label) in enumerate(zip(texts, labels, strict=True), start=first + begin):
                 yield Document(text or "", label_value(label), f"{piece.name}#{row}")
-        first += batch.num_rows
 
 
 def check_source(piece: Piece, columns: Columns) -> None:

@@ -42,17 +42,29 @@ class TokenizerRecipe:
         value: dict[str, Any] = {"lang": self.lang, "rules": self.rules, "specials": list(rules.specials)}
         if isinstance(self.rules, Rules):
             value["rules"] = "custom"
-            value["custom"] = [_rule_name(rule) for rule in (*rules.pre, *rules.post)]
+            value["custom"] = rule_names(rules)
         return value | {"spacy": spacy_version()}
 
     @classmethod
     def from_json(cls, value: dict[str, Any], *, rules: Rules | None = None) -> "TokenizerRecipe":
-        """Make the recipe again. `rules` must be given where the stored one was made with a user's own."""
-        if value["rules"] == "custom" and rules is None:
+        """Make the recipe again. `rules` must be given, the same, where the stored one was made with a user's own."""
+        expected = value.get("custom")
+        found = rule_names(rules) if rules else None
+        if expected != found:
             raise ConfigError(
-                f"this was made with rules of your own ({', '.join(value['custom'])}): pass them again from Python, rules=Rules(...)"
+                f"this was made with {_describe(expected, value['rules'])}, not with {_describe(found, 'a preset')}: "
+                "pass from Python custom_rules= as they were then"
             )
         return cls(value["lang"], rules or value["rules"])
+
+
+def _describe(custom: list[str] | None, preset: str) -> str:
+    return f"--rules {preset}" if custom is None else f"rules of your own ({', '.join(custom)})"
+
+
+def rule_names(rules: Rules) -> list[str]:
+    """The names of all rules, in order."""
+    return [_rule_name(rule) for rule in (*rules.pre, *rules.post)]
 
 
 def _rule_name(rule: PreRule | PostRule) -> str:

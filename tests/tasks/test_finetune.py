@@ -1,0 +1,248 @@
+"""`finetune` tunes, unfreezes and learns; its two stages are one training cut in two; wrong input is refused at once."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from learnable import TINY_CLASSIFIER, Trained, files_below, make_docs, write_csv
+
+from ulmpipe.config import FinetuneConfig
+from ulmpipe.durable import sha256_of
+from ulmpipe.errors import ConfigError, SourceError, StoreError, UlmpipeError, VocabMismatchError
+from ulmpipe.tasks import finetune as task
+from ulmpipe.tasks.finetune import _language_model_phases, choose_labelled, classifier_phases, finetune
+from ulmpipe.tasks.model_folder import Pretrained
+from ulmpipe.tasks.pretrain import pretrain
+from ulmpipe.tasks.tokenize import tokenize
+
+SHORT = {**TINY_CLASSIFIER, "max_steps": 4, "epochs": 1, "batch_size": 64}
+
+
+def weights(folder: Path) -> str:
+    return sha256_of(folder / "model.safetensors")
+
+
+# ---- the labels used ------------------------------------------------------------------------------------------------
+
+
+def test_choose_labelled_takes_all_that_have_a_label():
+    labels = np.array([0, -1, 1, 1, -1, 0])
+    assert choose_labelled(labels, np.arange(1, 6), None, 0).tolist() == [2, 3, 5]
+
+
+@pytest.mark.parametrize(("n", "ref"), [(3, [1, 1, 1]), (9, [3, 3, 3]), (10, [3, 3, 4]), (200, [40, 80, 80])])
+def test_choose_labelled_deals_the_classes_out_in_turn(rng: np.random.Generator, n: int, ref: list[int]):
+    labels = rng.permutation(np.repeat([-1, 0, 1, 2], [50, 80, 80, 40]))
+    chosen = choose_labelled(labels, np.arange(250), n, seed=4)
+    assert sorted(np.bincount(labels[chosen])) == ref
+    assert chosen.tolist() == sorted(set(chosen.tolist()))
+
+
+def test_choose_labelled_is_a_function_of_the_seed():
+    labels = np.arange(60) % 2
+    draws = [tuple(choose_labelled(labels, np.arange(60), 10, seed)) for seed in (0, 0, 1)]
+    assert draws[0] == draws[1] != draws[2]
+
+
+@pytest.mark.parametrize("n_labels", [1, 61])
+def test_choose_labelled_of_too_few_or_many_says_the_range(n_labels: int):
+    with pytest.raises(
+        SourceError, match=rf"--n-labels {n_labels}: expected from 2 \(one a class\) to 60 \(all there are\)"
+    ):
+        choose_labelled(np.arange(60) % 2, np.arange(60), n_labels, 0)
+
+
+@pytest.mark.parametrize(("labels", "found"), [([1, 1, -1], "2 labelled documents with 1 label"), ([-1], "0 labelled")])
+def test_choose_labelled_of_one_class_is_refused(labels: list[int], found: str):
+    with pytest.raises(SourceError, match=f"{found}.*a classifier needs two labels at least"):
+        choose_labelled(np.array(labels), np.arange(len(labels)), None, 0)
+
+
+# ---- phases ---------------------------------------------------------------------------------------------------------
+
+
+def test_classifier_is_unfrozen_from_the_top():
+    phases = classifier_phases(FinetuneConfig(classifier_lr=0.04, unfrozen_lr=0.01, layer_factor=2.0, epochs=3), 4)
+    assert [(p.n_epochs, p.freeze_to) for p in phases] == [(1, -1), (1, -2), (3, 0)]
+    assert [p.lrs[-1] for p in phases] == [0.04, 0.02, 0.01]
+    assert phases[-1].lrs == pytest.approx((0.00125, 0.0025, 0.005, 0.01))
+
+
+def test_words_go_first_where_there_is_something_to_keep():
+    config = FinetuneConfig(max_steps=10, lm_epochs=3)
+    words, both = _language_model_phases(config, 3, tuned=True)
+    assert (words.n_epochs, words.freeze_to, words.max_steps) == (1, -1, 2)
+    assert (both.n_epochs, both.freeze_to, both.max_steps) == (3, 0, 8)
+    assert [p.max_steps for p in _language_model_phases(config, 3, tuned=False)] == [10]
+    assert [p.max_steps for p in _language_model_phases(FinetuneConfig(), 3, tuned=True)] == [None, None]
+
+
+# ---- the training ---------------------------------------------------------------------------------------------------
+
+
+def test_classifier_is_well_above_chance(trained: Trained):
+    result = trained.finetuned
+    assert result.accuracy > 0.9 and result.valid_loss < 0.3
+    assert result.labels == ["neg", "pos"] and result.n_labels == 180
+    assert result.share_mapped == 1.0 and result.started_from == str(trained.lm)
+    assert result.lm_valid_loss is not None and result.lm_valid_loss < trained.pretrained.valid_loss
+
+
+def test_stage_lm_then_stage_classifier_is_stage_all(trained: Trained, tmp_path: Path):
+    options = {**SHORT, "from_model": str(trained.lm), "classifier_drop_mult": 0.5}
+    finetune(trained.train, tmp_path / "all", **options)
+    lm = finetune(trained.train, tmp_path / "two", **options, stage="lm")
+    assert (lm.n_labels, lm.out) == (0, str(tmp_path / "two/lm"))
+    assert not (tmp_path / "two/manifest.json").exists()
+    finetune(trained.train, tmp_path / "two", **{**options, "from_model": None}, stage="classifier")
+    assert weights(tmp_path / "two/lm") == weights(tmp_path / "all/lm")
+    assert weights(tmp_path / "two") == weights(tmp_path / "all")
+
+
+def test_share_of_words_carried_over(trained: Trained, tmp_path: Path):
+    docs = [(text.replace("plot", "libretto"), label) for text, label in make_docs(40)]
+    comp = finetune(
+        write_csv(tmp_path / "a.csv", docs), tmp_path / "out", from_model=str(trained.lm), **SHORT, stage="lm"
+    )
+    vocab = Pretrained.from_pretrained(comp.out).vocab
+    known = Pretrained.from_pretrained(trained.lm).vocab.stoi
+    assert "libretto" in vocab.stoi and comp.share_mapped is not None and comp.share_mapped < 1
+    assert comp.share_mapped == pytest.approx(
+        sum(token in known for token in vocab.itos if token != "xxpad") / (len(vocab) - 1)
+    )
+
+
+def test_from_none_starts_from_nothing(trained: Trained, tmp_path: Path):
+    comp = finetune(trained.train, tmp_path / "out", from_model="none", size="tiny", **SHORT)
+    assert comp.started_from is None and comp.share_mapped is None
+    made = json.loads((tmp_path / "out/config.json").read_text())["trained"]
+    assert made["task"] == "finetune" and made["n_labels"] == 180
+
+
+def test_newest_model_is_the_start_and_named(
+    own: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(own)
+    (own / "lm").rename(own / "models")  # models/ itself is no model below models/
+    comp = finetune("train.csv", "a", size="tiny", **SHORT, stage="lm")
+    assert (
+        comp.started_from is None
+        and "no language model under models/: starting from nothing" in capsys.readouterr().err
+    )
+    (own / "models").rename(own / "lm2")
+    (own / "models").mkdir()
+    (own / "lm2").rename(own / "models/wiki-lm")
+    assert finetune("train.csv", "b", **SHORT, stage="lm").started_from == "models/wiki-lm"
+    assert "starting from models/wiki-lm" in capsys.readouterr().err
+
+
+def test_few_labels_and_unlabelled_texts(trained: Trained, tmp_path: Path):
+    comp = finetune(
+        trained.train,
+        tmp_path / "out",
+        from_model="none",
+        size="tiny",
+        unlabelled=str(trained.test),
+        n_labels=20,
+        **SHORT,
+    )
+    store = next((tmp_path / "tokens").glob("train-*/manifest.json"))
+    assert comp.n_labels == 20 and json.loads(store.read_text())["n_docs"] == 260
+
+
+def test_no_language_model_epochs_still_give_a_classifier(trained: Trained, tmp_path: Path):
+    comp = finetune(trained.train, tmp_path / "a", from_model="none", size="tiny", **SHORT, lm_epochs=0)
+    assert comp.lm_valid_loss == pytest.approx(np.log(51), rel=0.05)
+    finetune(trained.train, tmp_path / "b", from_model=str(trained.lm), **{**SHORT, "epochs": 0}, lm_epochs=0)
+
+
+@pytest.mark.parametrize("stop_in", ["language model", "classifier, head", "classifier, all layers"])
+def test_stopped_training_is_refused_then_resumed(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_in: str
+):
+    options = {**SHORT, "from_model": str(trained.lm), "checkpoint_steps": 1, "classifier_drop_mult": 0.5}
+    finetune(trained.train, tmp_path / "ref", **options)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("ulmpipe.tasks.phases.MetricsLog.after_epoch", interrupt_in(stop_in, patch))
+        finetune(trained.train, tmp_path / "out", **options)
+    with pytest.raises(UlmpipeError, match="did not finish: go on with --resume"):
+        finetune(trained.train, tmp_path / "out", **options)
+    finetune(trained.train, tmp_path / "out", **options, resume=True)
+    assert weights(tmp_path / "out") == weights(tmp_path / "ref")
+    assert weights(tmp_path / "out/lm") == weights(tmp_path / "ref/lm")
+
+
+def interrupt_in(phase: str, patch: pytest.MonkeyPatch):
+    """An `after_epoch` that ends the run in a phase, before its last checkpoint."""
+    begun: list[str] = []
+    progress = task.run_phases.__globals__["Progress"]
+    patch.setattr("ulmpipe.tasks.phases.Progress", lambda name: begun.append(name) or progress(name))
+
+    def after_epoch(self: object, learn: object) -> None:
+        if begun[-1] == phase:
+            raise KeyboardInterrupt
+
+    return after_epoch
+
+
+def test_unfinished_classifier_is_refused_before_its_language_model(own: Path):
+    (own / "clf/manifest.json").unlink()
+    ref = weights(own / "clf/lm")
+    with pytest.raises(UlmpipeError, match="clf holds a training that did not finish"):
+        finetune(own / "train.csv", own / "clf", from_model=str(own / "lm"), **SHORT)
+    assert weights(own / "clf/lm") == ref and not (own / "clf/manifest.json").exists()
+
+
+# ---- bad input ------------------------------------------------------------------------------------------------------
+
+
+def test_bad_n_labels_are_refused_before_the_language_model(trained: Trained, tmp_path: Path):
+    with pytest.raises(SourceError, match="--n-labels 500: expected from 2"):
+        finetune(trained.train, tmp_path / "out", from_model=str(trained.lm), **SHORT, n_labels=500)
+    assert files_below(tmp_path / "out") == set()
+
+
+def test_classifier_to_start_from_is_refused(trained: Trained, tmp_path: Path):
+    with pytest.raises(
+        UlmpipeError, match=r"--from .*clf is a classifier, expected a language model: pretrain makes one"
+    ):
+        finetune(trained.train, tmp_path / "out", from_model=str(trained.clf), **SHORT)
+    with pytest.raises(UlmpipeError, match="clf is a classifier, expected the language model of --stage lm"):
+        finetune(trained.train, tmp_path / "out", from_model=str(trained.clf), **SHORT, stage="classifier")
+    assert files_below(tmp_path / "out") == set()
+
+
+def test_missing_model_to_start_from_is_refused(trained: Trained, tmp_path: Path):
+    with pytest.raises(StoreError, match="nowhere does not exist, expected a model folder: check the spelling"):
+        finetune(trained.train, tmp_path / "out", from_model=str(tmp_path / "nowhere"), **SHORT)
+
+
+def test_store_of_another_vocabulary_is_refused(trained: Trained, tmp_path: Path):
+    store = tokenize(trained.train, tmp_path / "store", workers=1, max_vocab=30).out
+    with pytest.raises(VocabMismatchError, match="another vocabulary than the model's .51 tokens.: tokenize it again"):
+        finetune(store, tmp_path / "out", from_model=str(trained.lm), **SHORT, stage="classifier")
+
+
+def test_source_without_labels_is_refused(trained: Trained, tmp_path: Path):
+    source = write_csv(tmp_path / "a.csv", [(text,) for text, _ in make_docs(20)], header=["text"])
+    with pytest.raises(
+        SourceError, match="has no labels: expected a column of labels .--label-column., or a folder for each"
+    ):
+        finetune(source, tmp_path / "out", from_model="none", **SHORT)
+
+
+def test_store_and_unlabelled_are_refused(trained: Trained, tmp_path: Path):
+    with pytest.raises(ConfigError, match="--unlabelled can't be added to"):
+        finetune(trained.store, tmp_path / "out", from_model="none", unlabelled=str(trained.test), **SHORT)
+
+
+def test_other_rules_than_the_models_are_told(trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    finetune(trained.train, tmp_path / "out", from_model=str(trained.lm), **SHORT, rules="course", stage="lm")
+    assert "learned from --rules default, these texts are cut with --rules course" in capsys.readouterr().err
+
+
+def test_default_output_is_named_after_the_source(own: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(own)
+    assert finetune("train.csv", **SHORT, from_model="lm", stage="lm").out == "models/train/lm"
+    assert pretrain("train.csv", workers=1, size="tiny", max_steps=1).out == "models/train-lm"

@@ -1,0 +1,104 @@
+"""`predict` says the same of a text whether it comes alone or among others, in the order in which texts came."""
+
+from collections.abc import Iterator
+
+import pytest
+from learnable import Trained, make_docs
+
+from ulmpipe.errors import StoreError, UlmpipeError
+from ulmpipe.tasks import predict as task
+from ulmpipe.tasks.model_folder import Pretrained
+from ulmpipe.tasks.predict import Prediction, predict
+from ulmpipe.text.rules import Rules
+
+
+@pytest.fixture(scope="module")
+def model(trained: Trained) -> Pretrained:
+    return Pretrained.from_pretrained(trained.clf)
+
+
+def close(a: Prediction, b: Prediction) -> bool:
+    return a.text == b.text and a.probabilities == pytest.approx(b.probabilities, abs=1e-5)
+
+
+def test_batch_and_single_agree(model: Pretrained):
+    texts = [text for text, _ in make_docs(20, seed=7)] + ["", "dull", "superb " * 30]
+    together = list(predict(model, texts))
+    assert [p.text for p in together] == texts
+    for text, comp in zip(texts, together, strict=True):
+        (ref,) = predict(model, [text])
+        assert close(comp, ref)
+
+
+def test_order_is_kept_over_chunks(model: Pretrained, monkeypatch: pytest.MonkeyPatch):
+    texts = [text for text, _ in make_docs(11, seed=8)]
+    ref = list(predict(model, texts))
+    monkeypatch.setattr(task, "CHUNK_TEXTS", 4)
+    comp = list(predict(model, texts))
+    assert len(comp) == 11 and all(close(a, b) for a, b in zip(comp, ref, strict=True))
+
+
+def test_labels_are_learned(model: Pretrained):
+    docs = make_docs(40, seed=9)
+    comp = [p.label for p in predict(model, [text for text, _ in docs])]
+    assert sum(a == b for a, (_, b) in zip(comp, docs, strict=True)) >= 36
+
+
+def test_probabilities_are_of_all_labels_and_sum_to_one(model: Pretrained):
+    (comp,) = predict(model, ["A superb film"])
+    assert list(comp.probabilities) == ["neg", "pos"] and sum(comp.probabilities.values()) == pytest.approx(1, abs=2e-6)
+    assert comp.probability == max(comp.probabilities.values()) == comp.probabilities[comp.label]
+
+
+@pytest.mark.parametrize(
+    "text", ["", " \n\t", "\x00", "日本語のテキスト", "zzz qqq", "xxbos xxpad xxunk", "😀" * 50, "<br />" * 9]
+)
+def test_any_text_has_a_prediction(model: Pretrained, text: str):
+    (comp,) = predict(model, [text])
+    assert comp.label in ("neg", "pos") and 0.5 <= comp.probability <= 1 and comp.text == text
+
+
+def test_very_long_text_is_judged_by_its_two_ends(model: Pretrained):
+    end = "A superb film! Its cast is brilliant. "
+    half = model.trained["max_tokens"] // 2
+    texts = [end * half + middle * 900 + end * half for middle in ("dull ", "awful film . ")]
+    a, b = predict(model, texts)
+    assert a.probabilities == b.probabilities and a.label == "pos"
+
+
+def test_no_texts_no_predictions(model: Pretrained):
+    assert list(predict(model, [])) == []
+
+
+def test_texts_are_read_as_they_are_needed(model: Pretrained, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(task, "CHUNK_TEXTS", 2)
+    taken: list[int] = []
+
+    def texts() -> Iterator[str]:
+        for i in range(9):
+            taken.append(i)
+            yield "text"
+
+    assert next(predict(model, texts())).text == "text"
+    assert taken == [0, 1]
+
+
+def test_language_model_is_refused(trained: Trained):
+    with pytest.raises(UlmpipeError, match="predict needs a classifier, and this is a language model: finetune makes"):
+        next(predict(trained.lm, ["x"]))
+
+
+def test_missing_model_is_refused(trained: Trained):
+    with pytest.raises(StoreError, match="does not exist, expected a model folder: check the spelling"):
+        next(predict(trained.folder / "absent", ["x"]))
+    with pytest.raises(StoreError, match="holds a token store, expected a model folder"):
+        next(predict(trained.store, ["x"]))
+
+
+def test_custom_rules_reach_the_tokenizer(model: Pretrained):
+    def opposite(text: str) -> str:
+        return text.replace("superb", "awful")
+
+    rules = Rules(pre=(opposite,), post=model.tokenizer().rules.post)
+    (comp,), (ref,) = predict(model, ["A superb plot"], custom_rules=rules), predict(model, ["A awful plot"])
+    assert comp.label == ref.label

@@ -1,0 +1,68 @@
+"""`verify` finds every altered byte; `info` says what a bug report needs."""
+
+import json
+from pathlib import Path
+
+import pytest
+from learnable import Trained
+
+from ulmpipe import __version__
+from ulmpipe.durable import MANIFEST
+from ulmpipe.errors import StoreError
+from ulmpipe.tasks.verify import PACKAGES, info, verify
+
+
+def test_whole_folders_are_verified(trained: Trained):
+    model, store = verify(trained.clf), verify(trained.store)
+    assert (model.kind, model.n_files) == ("model folder", 3)
+    assert (store.kind, store.n_files) == ("token store", 4)
+
+
+@pytest.mark.parametrize("folder", ["clf", "store"])
+def test_one_altered_bit_in_any_file_is_found(trained: Trained, own: Path, folder: str):
+    path = own / (trained.store.relative_to(trained.folder) if folder == "store" else folder)
+    for name in json.loads((path / MANIFEST).read_text())["files"]:
+        ref = (path / name).read_bytes()
+        spoiled = bytearray(ref)
+        spoiled[len(ref) * 2 // 3] ^= 1
+        (path / name).write_bytes(spoiled)
+        with pytest.raises(StoreError, match=f"{name} was altered|damaged|ids outside"):
+            verify(path)
+        (path / name).write_bytes(ref)
+    verify(path)
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", "3", "{", '{"kind": "checkpoint"}', '{"kind": ["token store"]}'])
+def test_foreign_manifest_is_refused(tmp_path: Path, content: str):
+    (tmp_path / MANIFEST).write_text(content)
+    with pytest.raises(StoreError, match="expected a token store or a model folder|is damaged"):
+        verify(tmp_path)
+
+
+@pytest.mark.parametrize("key", ["files", "n_docs", "labels", "fingerprint", "format_version"])
+def test_manifest_that_lacks_a_part_is_refused(trained: Trained, own: Path, key: str):
+    path = own / trained.store.relative_to(trained.folder) / MANIFEST
+    manifest = json.loads(path.read_text())
+    del manifest[key]
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(StoreError, match=f"manifest.json lacks {key}: it was altered"):
+        verify(path.parent)
+
+
+def test_store_with_fewer_documents_than_it_says_is_refused(trained: Trained, own: Path):
+    path = own / trained.store.relative_to(trained.folder) / MANIFEST
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps(manifest | {"n_docs": 201}))
+    with pytest.raises(StoreError, match="has not the 201 documents of its manifest"):
+        verify(path.parent)
+
+
+def test_missing_folder_is_refused(tmp_path: Path):
+    with pytest.raises(StoreError, match="does not exist, expected a token store"):
+        verify(tmp_path / "absent")
+
+
+def test_info_is_json_and_complete():
+    found = json.loads(json.dumps(info()))
+    assert found["ulmpipe"] == __version__ and found["cores"] >= 1 and found["torch_threads"] >= 1
+    assert set(found["packages"]) == set(PACKAGES) and all(found["packages"].values())

@@ -1,0 +1,99 @@
+"""Options: one place for defaults, every wrong one named at once, and the text of every flag."""
+
+from dataclasses import FrozenInstanceError, fields
+from typing import Any
+
+import pytest
+
+from ulmpipe import config
+from ulmpipe.config import (
+    NOT_NEGATIVE,
+    POSITIVE,
+    FinetuneConfig,
+    PretrainConfig,
+    ReadConfig,
+    TokenizeConfig,
+    TrainConfig,
+    flag_name,
+    make_config,
+    pick,
+)
+from ulmpipe.errors import ConfigError
+
+KINDS = [ReadConfig, TokenizeConfig, TrainConfig, PretrainConfig, FinetuneConfig]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_defaults_are_valid_and_described(kind: Any):
+    assert make_config(kind, {f.name: f.default for f in fields(kind)}) == kind()
+    assert all(len(f.metadata["help"]) > 10 for f in fields(kind))
+    assert len({flag_name(f) for f in fields(kind)}) == len(fields(kind))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_configs_are_frozen(kind: Any):
+    with pytest.raises(FrozenInstanceError):
+        kind().workers = 3
+
+
+def test_bounds_and_choices_are_of_fields_that_exist():
+    names = {f.name for kind in KINDS for f in fields(kind)}
+    assert names >= POSITIVE | NOT_NEGATIVE and not POSITIVE & NOT_NEGATIVE
+    for f in (f for kind in KINDS for f in fields(kind)):
+        assert not f.metadata["choices"] or f.default in f.metadata["choices"]
+
+
+@pytest.mark.parametrize("name", sorted(POSITIVE))
+@pytest.mark.parametrize("value", [0, -1, float("nan")])
+def test_numbers_that_must_be_more_than_nothing(name: str, value: float):
+    with pytest.raises(ConfigError, match=rf"^--{name.replace('_', '-')} is {value}, expected more than 0$"):
+        make_config(FinetuneConfig, {name: value})
+
+
+@pytest.mark.parametrize("name", sorted(NOT_NEGATIVE))
+def test_numbers_that_may_be_nothing(name: str):
+    assert getattr(make_config(FinetuneConfig, {name: 0}), name) == 0
+    for value in (-1, float("nan")):
+        with pytest.raises(ConfigError, match=f"is {value}, expected 0 or more"):
+            make_config(FinetuneConfig, {name: value})
+
+
+@pytest.mark.parametrize("value", [0, 1, -0.1, 1.5, float("nan")])
+def test_valid_fraction_is_a_fraction(value: float):
+    with pytest.raises(ConfigError, match=f"--valid-fraction is {value}, expected between 0 and 1"):
+        make_config(TrainConfig, {"valid_fraction": value})
+
+
+@pytest.mark.parametrize("f", [f for f in fields(FinetuneConfig) if f.metadata["choices"]], ids=lambda f: f.name)
+def test_choices_are_listed(f: Any):
+    with pytest.raises(ConfigError, match=f"{flag_name(f)} is 'x', expected one of {', '.join(f.metadata['choices'])}"):
+        make_config(FinetuneConfig, {f.name: "x"})
+
+
+def test_all_mistakes_are_named_at_once():
+    with pytest.raises(ConfigError) as caught:
+        make_config(TokenizeConfig, {"min_frq": 1, "zzz": 2, "rules": "corse", "workers": -1})
+    message = str(caught.value)
+    assert "unknown option 'min_frq', did you mean 'min_freq'?" in message
+    assert "unknown option 'zzz', known: text_column, " in message
+    assert "--rules is 'corse'" in message and "--workers is -1" in message and "\n" not in message
+
+
+def test_options_that_may_be_absent_are_none():
+    comp = make_config(FinetuneConfig, {"n_labels": None, "lr": None, "max_steps": None, "vocab": None})
+    assert comp == FinetuneConfig()
+
+
+def test_flag_names():
+    by_name = {f.name: flag_name(f) for f in fields(FinetuneConfig)}
+    assert by_name["batch_size"] == "--batch-size" and by_name["from_model"] == "--from"
+
+
+def test_pick_takes_the_part_of_a_larger_config():
+    comp = pick(TokenizeConfig, FinetuneConfig(rules="course", workers=3, batch_size=9))
+    assert comp == TokenizeConfig(rules="course", workers=3)
+
+
+def test_no_other_default_stands_in_the_module():
+    made = [kind for kind in vars(config).values() if isinstance(kind, type) and kind.__module__ == config.__name__]
+    assert set(made) == set(KINDS)

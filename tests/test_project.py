@@ -1,0 +1,145 @@
+"""What holds for the project as a whole: imports run down, nothing heavy or dangerous is loaded, nothing goes untested."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import PackageNotFoundError, distribution, requires
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parents[1]
+SOURCES = sorted((ROOT / "ulmpipe").rglob("*.py"))
+HEAVY = ("torch", "spacy", "numba", "pyarrow", "datasets")
+
+# What each part of ulmpipe may import of the others.
+BASE = {"errors", "durable", "console"}
+MAY_IMPORT = {
+    "errors": set(),
+    "durable": {"errors"},
+    "console": set(),
+    "config": {"errors"},
+    "models": BASE,
+    "train": BASE,
+    "text": BASE,
+    "tasks": {*BASE, "config", "models", "train", "text"},
+    "cli": {*BASE, "config", "tasks"},
+    "__main__": {"cli"},
+    "__init__": set(),
+}
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def part_of(path: Path) -> str:
+    return path.relative_to(ROOT / "ulmpipe").parts[0].removesuffix(".py")
+
+
+def imported(path: Path) -> set[str]:
+    """Absolute names of all modules that a file imports, anywhere in it; `ulmpipe` with its module."""
+    package = list(path.relative_to(ROOT).parent.parts)
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            found |= {f"{module}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_imports_run_down(path: Path):
+    own = part_of(path)
+    parts = {name.split(".")[1] for name in imported(path) if name.startswith("ulmpipe.")}
+    allowed = MAY_IMPORT[own] | {own, "__version__"}
+    assert parts <= allowed, f"{own} imports {sorted(parts - allowed)}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_vision_is_never_imported(path: Path):
+    assert not {name for name in imported(path) if name.split(".")[0] == "vision"}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_nothing_that_runs_code_from_data(path: Path):
+    names = {name.split(".")[0] for name in imported(path)} & {"pickle", "cloudpickle", "dill", "shelve", "marshal"}
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    calls = [ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    wrong = {"eval", "exec", "compile", "torch.load", "torch.save", "joblib.dump", "joblib.load", "os.system"}
+    assert not names and not wrong & set(calls)
+    assert not [keyword for keyword in ast.walk(tree) if isinstance(keyword, ast.keyword) and keyword.arg == "shell"]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_module_has_a_docstring_and_a_test(path: Path):
+    assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    if path.name.startswith("__"):
+        return
+    folder = ROOT / "tests" / path.relative_to(ROOT / "ulmpipe").parent
+    assert (folder / f"test_{path.name}").exists()
+
+
+@pytest.mark.parametrize("code", ["import ulmpipe", "import sys; sys.argv = ['ulmpipe', '--help']; from ulmpipe.cli import app; app(standalone_mode=False)"])  # fmt: skip
+def test_nothing_heavy_is_loaded_at_once(code: str):
+    code += f"\nimport sys; print('loaded', *(set({HEAVY}) & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.splitlines()[-1].split() == ["loaded"]
+
+
+def test_names_of_the_package_can_all_be_had():
+    import ulmpipe
+
+    assert all(callable(getattr(ulmpipe, name)) or name == "PRESETS" for name in ulmpipe.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nosuch'"):
+        _ = ulmpipe.nosuch
+
+
+# ---- packaging ------------------------------------------------------------------------------------------------------
+
+
+def dependencies() -> dict[str, str]:
+    """Name and version of every installed distribution that the project needs, with the extras demo and dev."""
+    found: dict[str, str] = {}
+    todo: list[tuple[str, frozenset[str]]] = [("ulmpipe", frozenset({"demo", "dev"}))]
+    seen: set[tuple[str, frozenset[str]]] = set()
+    while todo:
+        name, extras = todo.pop()
+        if (name, extras) in seen:
+            continue
+        seen.add((name, extras))
+        for line in requires(name) or []:
+            wanted = Requirement(line)
+            if wanted.marker and not any(wanted.marker.evaluate({"extra": extra}) for extra in ("", *extras)):
+                continue
+            try:
+                installed = distribution(wanted.name)
+            except PackageNotFoundError:
+                continue
+            found[re.sub(r"[-_.]+", "-", wanted.name).lower()] = installed.version
+            todo.append((wanted.name, frozenset(wanted.extras)))
+    return found
+
+
+def test_constraints_pin_every_dependency():
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = [line.split("#")[0].strip() for line in lines if line.split("#")[0].strip()]
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==\S+( ;.*)?", pin) for pin in pins)
+    pinned = {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in (pin.split("==") for pin in pins)}
+    installed = {name: version.split("+")[0] for name, version in dependencies().items()}
+    assert len(installed) > 40 and {name: pinned.get(name) for name in installed} == installed
+
+
+def test_version_is_one():
+    from ulmpipe import __version__
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["version"] == __version__ == distribution("ulmpipe").version
