@@ -56,7 +56,8 @@ def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
         with pytest.raises(SystemExit) as ended:
             main()
-        return Ended(int(ended.value.code or 0), *capsys.readouterr())
+        printed = capsys.readouterr()
+        return Ended(int(ended.value.code or 0), printed.out, printed.err)
 
     yield run
     signal.signal(signal.SIGTERM, handler)
@@ -296,7 +297,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(cli: Cli, spoiled: Path, monke
 def test_unknown_name_without_network_says_what_to_put_where(tmp_path: Path):
     environment = {"HF_HUB_OFFLINE": "1", "ULMPIPE_DATA": "", "HF_HOME": str(tmp_path / "hf")}
     ended = end(start("tokenize", "wikitext2", "-o", tmp_path / "out", "--quiet", **environment))
-    check_refused(ended, 1, "put it at $ULMPIPE_DATA/wikitext2/train.parquet")
+    check_refused(ended, 1, "put it at $ULMPIPE_DATA/wikitext2/wiki.train.tokens")
     assert not (tmp_path / "out").exists()
 
 

@@ -5,11 +5,12 @@ from collections.abc import Iterator
 import pytest
 from learnable import Trained, make_docs
 
-from ulmpipe.errors import StoreError, UlmpipeError
+from ulmpipe.errors import ConfigError, StoreError, UlmpipeError
 from ulmpipe.tasks import predict as task
 from ulmpipe.tasks.model_folder import Pretrained
 from ulmpipe.tasks.predict import Prediction, predict
 from ulmpipe.text.rules import Rules
+from ulmpipe.text.tokenizer import TokenizerRecipe
 
 
 @pytest.fixture(scope="module")
@@ -95,10 +96,16 @@ def test_missing_model_is_refused(trained: Trained):
         next(predict(trained.store, ["x"]))
 
 
-def test_custom_rules_reach_the_tokenizer(model: Pretrained):
-    def opposite(text: str) -> str:
-        return text.replace("superb", "awful")
+def opposite(text: str) -> str:
+    return text.replace("superb", "awful")
 
+
+def test_custom_rules_reach_the_tokenizer(trained: Trained):
+    model = Pretrained.from_pretrained(trained.clf)
     rules = Rules(pre=(opposite,), post=model.tokenizer().rules.post)
-    (comp,), (ref,) = predict(model, ["A superb plot"], custom_rules=rules), predict(model, ["A awful plot"])
-    assert comp.label == ref.label
+    with pytest.raises(ConfigError, match="not with rules of your own"):
+        next(predict(model, ["x"], custom_rules=rules))
+    (ref,) = predict(model, ["A awful plot"])
+    model.recipe = TokenizerRecipe(rules=rules).to_json()
+    (comp,) = predict(model, ["A superb plot"], custom_rules=rules)
+    assert comp.probabilities == ref.probabilities

@@ -147,5 +147,5 @@ def test_output_that_holds_something_else_is_refused(trained: Trained, tmp_path:
 
 def test_wrong_options_are_named_together(trained: Trained, tmp_path: Path):
     with pytest.raises(ConfigError, match="did you mean 'batch_size'.; --size is 'huge'.*--lr is nan"):
-        pretrain(trained.train, tmp_path / "out", **READ, batchsize=3, size="huge", lr=float("nan"))
+        pretrain(trained.train, tmp_path / "out", **{**READ, "batchsize": 3, "size": "huge", "lr": float("nan")})  # pyright: ignore[reportArgumentType]
     assert not (tmp_path / "out").exists()
