@@ -6,6 +6,7 @@ Nothing heavy is imported before a command runs, so that `ulmpipe --help` answer
 
 import inspect
 import json
+import math
 import os
 import shlex
 import signal
@@ -108,11 +109,12 @@ def finetune(source: Source, *, out: Out = None, json: Json = False, quiet: Quie
     from .tasks.finetune import finetune as run
 
     result = run(source, out, **options)
-    of = f"{result.n_labels:,} labelled documents" if result.n_labels else "language model only"
-    lines = (
-        f"accuracy {result.accuracy:.3f} on held-out documents ({of}; labels {', '.join(result.labels)})",
-        f"{result.out}  {result.seconds:.0f} s",
-    )
+    if result.accuracy is None:
+        reached = f"language model: loss {result.valid_loss:.3f} on held-out text"
+    else:
+        labels = f"{result.n_labels:,} labels: {', '.join(result.labels)}"
+        reached = f"accuracy {result.accuracy:.3f} on held-out documents ({labels})"
+    lines = (reached, f"{result.out}  {result.seconds:.0f} s")
     finish(result, lines, as_json=json, n_quarantined=result.n_quarantined)
 
 
@@ -211,8 +213,9 @@ def demo(*, out: Out = None, json: Json = False, quiet: Quiet = False) -> None:
 
 
 def print_json(value: Any) -> None:
-    """One JSON object on one line of stdout."""
-    typer.echo(json.dumps(value, ensure_ascii=False))
+    """One JSON object on one line of stdout; JSON knows neither NaN nor infinity, they become null."""
+    finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in value.items()}
+    typer.echo(json.dumps(finite, ensure_ascii=False, allow_nan=False))
 
 
 def finish(result: Any, lines: Any, *, as_json: bool, n_quarantined: int = 0) -> None:
@@ -253,15 +256,16 @@ def main() -> None:
         app()
     except UlmpipeError as err:
         fail(str(err), err.exit_code)
-    except BrokenPipeError:  # `| head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as err:  # a full disk, a folder that can't be written
         fail(str(err), FAILED)
     except BaseException as err:
         if not (exit_code := getattr(err, "exit_code", None)):
             raise
-        resume = shlex.join([*sys.argv[1:], *([] if "--resume" in sys.argv else ["--resume"])])
-        fail(f"{err}; a checkpoint was written, go on with: ulmpipe {resume}", exit_code)  # train.Interrupted
+        hint = ""  # train.Interrupted
+        if sys.argv[1:2] in (["pretrain"], ["finetune"]):
+            resume = [] if "--resume" in sys.argv else ["--resume"]
+            hint = f"; go on with: ulmpipe {shlex.join([*sys.argv[1:], *resume])}"
+        fail(f"{err}, a checkpoint was written{hint}", exit_code)
 
 
 def fail(message: str, exit_code: int) -> None:

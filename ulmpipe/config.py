@@ -9,6 +9,7 @@
 The only place where defaults stand. Functions below the tasks take flat arguments and never one of these.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import Field, asdict, dataclass, field, fields
 from difflib import get_close_matches
@@ -55,6 +56,7 @@ class TrainConfig:
 
     batch_size: int = option(64, "documents, or streams of text, in a batch")
     bptt: int = option(70, "tokens in a window of the language model")
+    variable_bptt: bool = option(False, "draw window lengths around --bptt, as AWD-LSTM does")
     lr: float | None = option(None, "highest learning rate of the language model; default: by command")
     max_steps: int | None = option(None, "stop the language model's training after so many steps")
     drop_mult: float = option(0.3, "multiplies the language model's dropouts; more for smaller data")
@@ -123,13 +125,17 @@ NOT_NEGATIVE = {"workers", "seed", "drop_mult", "classifier_drop_mult", "epochs"
 def _bad_value(option: Field[Any], value: Any) -> str:
     """Why a value can't be, or an empty string."""
     flag = flag_name(option)
+    if not isinstance(value, option.type) and not (isinstance(value, int) and option.type in (float, float | None)):  # pyright: ignore[reportArgumentType]
+        return f"{flag} is {value!r}, expected {getattr(option.type, '__name__', option.type)}"
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"{flag} is {value}, expected a finite number"
     if choices := option.metadata["choices"]:
         return "" if value in choices else f"{flag} is {value!r}, expected one of {', '.join(choices)}"
     if value is None:
         return ""
-    if option.name in POSITIVE and not value > 0:  # NaN too
+    if option.name in POSITIVE and value <= 0:
         return f"{flag} is {value}, expected more than 0"
-    if option.name in NOT_NEGATIVE and not value >= 0:
+    if option.name in NOT_NEGATIVE and value < 0:
         return f"{flag} is {value}, expected 0 or more"
     if option.name == "valid_fraction" and not 0 < value < 1:
         return f"{flag} is {value}, expected between 0 and 1"

@@ -84,6 +84,7 @@ def locked(folder: Path) -> Iterator[None]:
     """Hold the lock of an output folder. Raises `OutputInUseError` (exit code 4) when another run has it."""
     from filelock import FileLock, Timeout
 
+    is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK)
     try:
@@ -96,6 +97,8 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()  # the file stays: removing it could take the lock from a run that has just got it
+        if is_new and [path.name for path in folder.iterdir()] == [LOCK]:  # nothing came of it
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

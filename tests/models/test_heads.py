@@ -33,8 +33,8 @@ def padded(docs: list[Tensor]) -> tuple[Tensor, Tensor]:
     return ids, torch.tensor([len(doc) for doc in docs])
 
 
-def classifier(max_tokens: int | None = None) -> TextClassifier:
-    return TextClassifier(V, C, **TINY, bptt=BPTT, max_tokens=max_tokens)
+def classifier() -> TextClassifier:
+    return TextClassifier(V, C, **TINY, bptt=BPTT)
 
 
 def ref_concat_pool(output: Tensor, lengths: Tensor) -> Tensor:
@@ -101,26 +101,6 @@ def test_sentence_encoder_leaves_out_steps_that_nobody_needs():
 def test_sentence_encoder_refuses_lengths_below_one(option: str):
     with pytest.raises(ValueError, match=f"{option} is 0"):
         SentenceEncoder(AWDLSTM(V, **TINY), **{option: 0})
-
-
-@pytest.mark.parametrize(("max_tokens", "n_trained"), [(None, 24), (1, 8), (8, 8), (9, 16), (100, 24)])
-def test_max_tokens_bounds_the_steps_with_gradient_but_not_the_output(max_tokens: int | None, n_trained: int):
-    rnn = AWDLSTM(V, **TINY, hidden_p=0, input_p=0, embed_p=0, weight_p=0)
-    encoder = SentenceEncoder(rnn, bptt=BPTT, max_tokens=max_tokens)
-    ids = torch.arange(2, 26)[None]  # each step another word, so that the embedding tells which steps have a gradient
-    output = encoder(ids, torch.tensor([24]))
-    torch.testing.assert_close(output, rnn(ids))
-    output.sum().backward()
-    assert rnn.embedding.weight.grad is not None
-    assert rnn.embedding.weight.grad.any(dim=1).nonzero().flatten().tolist() == list(range(26 - n_trained, 26))
-
-
-def test_max_tokens_does_not_matter_in_evaluation():
-    encoder = SentenceEncoder(AWDLSTM(V, **TINY), bptt=BPTT, max_tokens=1).eval()
-    ids = torch.arange(2, 26)[None]
-    encoder(ids, torch.tensor([24])).sum().backward()
-    assert encoder.rnn.embedding.weight.grad is not None
-    assert encoder.rnn.embedding.weight.grad[2:26].any(dim=1).all()
 
 
 def test_a_padded_batch_equals_each_document_alone():

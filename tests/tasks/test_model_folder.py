@@ -21,7 +21,6 @@ from ulmpipe.tasks.model_folder import (
     WEIGHTS_FILE,
     Pretrained,
     build_model,
-    check_fits,
     newest_language_model,
     pick_device,
 )
@@ -209,14 +208,6 @@ def test_newest_language_model_passes_by_what_is_no_config(tmp_path: Path, conte
     (tmp_path / "x" / MANIFEST).write_text("{}")
     assert newest_language_model(tmp_path) is None
 
-
-def test_check_fits_compares_vocabularies(trained: Trained):
-    model = Pretrained.from_pretrained(trained.lm)
-    check_fits(model.vocab.sha256, model, "x")
-    with pytest.raises(
-        VocabMismatchError, match="x was numbered with another vocabulary than the model's .* --vocab MODEL"
-    ):
-        check_fits("0" * 64, model, "x")
 
 
 # ---- what belongs to it ---------------------------------------------------------------------------------------------

@@ -33,41 +33,28 @@ def concat_pool(output: Tensor, lengths: Tensor) -> Tensor:
 class SentenceEncoder(nn.Module):
     """Run the encoder over whole documents, `bptt` steps at a time, each batch from a fresh state.
 
-    Gradients stop between chunks, but the activations of all chunks wait for the backward pass. `max_tokens` bounds
-    that: in training, a chunk that ends before the last `max_tokens` steps of the batch runs without gradient. Its
-    outputs are pooled all the same. It counts steps of the batch, so a document much shorter than the longest of its
-    batch may train the head only: batch documents of similar length.
+    Gradients stop between chunks, but the activations of all chunks wait for the backward pass: memory grows with the
+    longest document of a batch, which `ClassifierBatches` bounds.
     """
 
-    def __init__(self, encoder: AWDLSTM, *, bptt: int = 72, max_tokens: int | None = None):
+    def __init__(self, encoder: AWDLSTM, *, bptt: int = 72):
         super().__init__()
         if bptt < 1:
             raise ValueError(f"bptt is {bptt}, expected at least 1")
-        if max_tokens is not None and max_tokens < 1:
-            raise ValueError(f"max_tokens is {max_tokens}, expected at least 1, or None for no bound")
         self.rnn = encoder
         self.bptt = bptt
-        self.max_tokens = max_tokens
 
     def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
         """Take ids (B, L) int64, padded at the end, and lengths (B,) int64; return (B, L, E).
 
         Steps behind the longest document are not computed, they are zero.
         """
-        n_steps = max(1, int(lengths.max()))  # on a GPU this waits for the device: keep lengths on the CPU
-        n_left, outputs = n_steps, []
+        n_steps = max(1, int(lengths.max()))
         self.rnn.reset()
-        for chunk in ids[:, :n_steps].split(self.bptt, dim=1):
-            n_left -= chunk.shape[1]
-            with torch.set_grad_enabled(torch.is_grad_enabled() and self._trains(n_left)):
-                outputs.append(self.rnn(chunk))  # (B, bptt, E)
+        outputs = [self.rnn(chunk) for chunk in ids[:, :n_steps].split(self.bptt, dim=1)]  # each (B, bptt, E)
         self.rnn.reset()
         output = torch.cat(outputs, dim=1)  # (B, n_steps, E)
         return F.pad(output, (0, 0, 0, ids.shape[1] - n_steps)) if ids.shape[1] > n_steps else output  # (B, L, E)
-
-    def _trains(self, n_left: int) -> bool:
-        """Tell whether a chunk with `n_left` steps behind it reaches into the last `max_tokens` of the batch."""
-        return not self.training or self.max_tokens is None or n_left < self.max_tokens
 
 
 class PoolingLinearClassifier(nn.Module):
@@ -112,7 +99,6 @@ class TextClassifier(nn.Module):
         n_layers: int,
         pad_id: int = 1,
         bptt: int = 72,
-        max_tokens: int | None = None,
         output_p: float = 0.4,
         hidden_p: float = 0.3,
         input_p: float = 0.4,
@@ -133,7 +119,7 @@ class TextClassifier(nn.Module):
             embed_p=embed_p,
             weight_p=weight_p,
         )
-        self.encoder = SentenceEncoder(rnn, bptt=bptt, max_tokens=max_tokens)
+        self.encoder = SentenceEncoder(rnn, bptt=bptt)
         self.head = PoolingLinearClassifier(
             emb_size, n_classes, hidden_size=head_hidden_size, output_p=output_p, head_p=head_p
         )

@@ -5,13 +5,13 @@ by what they hold, so that the next training of the same texts finds them.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..config import TokenizeConfig, TrainConfig, pick
+from ..config import TokenizeConfig, TrainConfig, flag_name, pick
 from ..errors import ConfigError, SourceError, VocabMismatchError
 from ..text.batches import IntArray
 from ..text.named import find_split, is_name
@@ -23,6 +23,7 @@ from ..text.tokenizer import TokenizerRecipe
 from ..text.vocab import Vocab
 from .tokenize import plan_source, source_name, store_fingerprint, tokenize_plan
 
+DECIDES_IDS = ("lang", "rules", "vocab", "max_vocab", "min_freq")
 MAX_HELD_OUT = 2000  # documents: enough to tell a percent from another, few enough to be read after every epoch
 
 
@@ -48,20 +49,24 @@ def open_corpus(
     beside: Path,
     *,
     labelled: bool,
+    needs_labels: bool = True,
     unlabelled: str | None = None,
     custom_rules: Rules | None = None,
 ) -> Corpus:
     """Tokenize a SOURCE, or open it if it is a token store, and hold out documents for validation.
 
     `config` is that of a training, with the tokenize options in it. Validation documents come from `--valid`, else from
-    the named data set's own split, else they are drawn by `--seed`, from those with a label if `labelled`.
+    the named data set's own split, else they are drawn by `--seed`, from those with a label where there are some. Labels
+    are read if `labelled`; raises `SourceError` where there are none, unless they are not needed.
     """
+    needs_labels = labelled and needs_labels
     tokens = pick(TokenizeConfig, config)
     store = open_store(source, tokens, beside, labelled=labelled, unlabelled=unlabelled, custom_rules=custom_rules)
     valid_plan = _valid_plan(source, config, tokens)
     everything = np.arange(store.n_docs)
     if valid_plan is None:
-        train, valid = hold_out(store, fraction=config.valid_fraction, seed=config.seed, labelled=labelled)
+        from_labelled = labelled and (needs_labels or bool(store.labels))
+        train, valid = hold_out(store, fraction=config.valid_fraction, seed=config.seed, labelled=from_labelled)
         return Corpus(store, train, store, valid)
     if isinstance(valid_plan, TokenStore):
         valid_store = valid_plan
@@ -78,11 +83,11 @@ def open_corpus(
             labels=labels,
             custom_rules=custom_rules,
         )
-    if labelled and not (valid_store.doc_labels >= 0).any():
+    if needs_labels and not (valid_store.doc_labels >= 0).any():
         raise SourceError(
             f"the validation documents have no labels: expected a column {tokens.label_column!r}, or folders"
         )
-    if labelled and valid_store.labels != store.labels:
+    if needs_labels and valid_store.labels != store.labels:
         raise SourceError(
             f"the validation documents have labels {', '.join(valid_store.labels)}, the training set has "
             f"{', '.join(store.labels) or 'none'}: give the texts they were made from"
@@ -104,6 +109,14 @@ def open_store(
         if unlabelled is not None:
             raise ConfigError(
                 f"{source} is a token store, which --unlabelled can't be added to: give the texts it was made from"
+            )
+        if ignored := [
+            flag_name(f)
+            for f in fields(TokenizeConfig)
+            if f.name in DECIDES_IDS and getattr(config, f.name) != f.default
+        ]:
+            raise ConfigError(
+                f"{source} is a token store, which {', '.join(ignored)} can't change: tokenize the texts again"
             )
         return TokenStore(source)
     plan = plan_source(source, config)
@@ -129,7 +142,7 @@ def numbered_store(
     recipe = TokenizerRecipe(config.lang, custom_rules or config.rules)
     fingerprint = store_fingerprint(plan, config, recipe, vocab, labels)
     out = beside / "tokens" / f"{name}-{fingerprint[:8]}.tok"
-    tokenize_plan(plan, out, config, custom_rules=custom_rules, vocab=vocab, labels=labels)
+    tokenize_plan(plan, out, config, custom_rules=custom_rules, vocab=vocab, labels=labels, fingerprint=fingerprint)
     return TokenStore(out)
 
 

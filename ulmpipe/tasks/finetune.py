@@ -15,25 +15,32 @@ from torch.nn import functional as F
 from ..config import FinetuneConfig, make_config
 from ..console import log
 from ..durable import check_output, locked
-from ..errors import SourceError, UlmpipeError
-from ..models import CLASSIFIER_DROPOUTS, LM_DROPOUTS, SIZES, LanguageModel, TextClassifier, scaled_dropouts
+from ..errors import ConfigError, SourceError, UlmpipeError
+from ..models import CLASSIFIER_DROPOUTS, LM_DROPOUTS, SIZES, Dropouts, LanguageModel, TextClassifier, scaled_dropouts
 from ..models.transfer import classifier_groups, load_encoder, transfer_language_model
 from ..text.batches import ClassifierBatches, Docs, IntArray
 from ..text.rules import Rules
 from ..train import Learner, accuracy, discriminative
-from .corpus import Corpus, open_corpus
+from ..train.metrics import finite_row
+from .corpus import Corpus, check_same_vocab, open_corpus
 from .model_folder import (
     CLASSIFIER,
-    KIND,
     LANGUAGE_MODEL,
     MODELS_FOLDER,
     Pretrained,
-    check_fits,
     left_behind,
     newest_language_model,
     pick_device,
 )
-from .phases import Phase, check_finished, common_callbacks, language_model_learner, run_phases, seed_everything
+from .phases import (
+    Phase,
+    check_finished,
+    check_machine,
+    common_callbacks,
+    language_model_learner,
+    run_phases,
+    seed_everything,
+)
 from .tokenize import source_name
 
 LM_LR_WORDS, LM_LR = 2e-2, 5e-3  # highest rates of the two phases; the first moves embeddings and decoder only
@@ -43,17 +50,17 @@ LM_FOLDER = "lm"
 
 @dataclass(frozen=True)
 class FinetuneResult:
-    """What was reached; the fields of `finetune --json`. After `--stage lm` the classifier's are None."""
+    """What was reached; the fields of `finetune --json`. What belongs to a stage that did not run is None."""
 
-    valid_loss: float
-    accuracy: float
+    valid_loss: float  # of the classifier; after `--stage lm` of the language model
+    accuracy: float | None
     lm_valid_loss: float | None
     n_labels: int
     labels: list[str]
     started_from: str | None
     share_mapped: float | None  # of the target's words, found in the language model started from
     seconds: float
-    tokens_per_s: float
+    tokens_per_s: float | None  # of the language model's training
     n_quarantined: int
     out: str
 
@@ -64,95 +71,117 @@ def finetune(
     """Train a classifier on a labelled SOURCE, its language model first, and write both: `out`, and `out/lm`.
 
     `out` is `models/<name>` by default. `options` are the fields of `FinetuneConfig`; `custom_rules` stand in for a
-    preset of rules.
+    preset of rules. What can't work is refused before the texts are tokenized.
     """
     config = make_config(FinetuneConfig, options)
     out = Path(out) if out is not None else MODELS_FOLDER / source_name(str(source))
-    check_output(out, expected=KIND, also=(LM_FOLDER, *left_behind(out)))
+    check_output(out, expected=CLASSIFIER, also=(LM_FOLDER, *left_behind(out)))
+    check_machine(config)
+    dropouts = scaled_dropouts(LM_DROPOUTS, config.drop_mult)
+    classifier_dropouts = scaled_dropouts(CLASSIFIER_DROPOUTS, config.classifier_drop_mult)
+    if config.stage != "lm" and config.batch_size < 2:
+        raise ConfigError("--batch-size is 1, expected 2 or more: batch norm can't train on one document")
     begin_s = time.monotonic()
-    start = _find_start(config)
+    start = _load_start(config, out)
     with locked(out):
         if not config.resume:
             check_finished(out)
         corpus = open_corpus(
-            str(source), config, out.parent, labelled=True, unlabelled=config.unlabelled, custom_rules=custom_rules
+            str(source),
+            config,
+            out.parent,
+            labelled=True,
+            needs_labels=config.stage != "lm",
+            unlabelled=config.unlabelled,
+            custom_rules=custom_rules,
         )
         chosen = np.empty(0, np.int64)
         if config.stage != "lm":  # refused now, and not after hours of language model
             chosen = choose_labelled(corpus.store.doc_labels, corpus.train, config.n_labels, config.seed)
-        seed_everything(config.seed)
-        about = {"source": str(source), "options": asdict(config)}
-        if config.stage == "classifier":
-            lm, lm_row, share = _tuned_already(config, out, start), {}, None
-        else:
-            lm, lm_row, share = _tune_language_model(corpus, config, start, out / LM_FOLDER, about)
+        about = {"source": str(source), "options": asdict(config), "started_from": start and start.folder}
+        lm, lm_row, share = start, None, None
+        if config.stage != "classifier":
+            lm, lm_row, share = _tune_language_model(corpus, config, start, dropouts, out / LM_FOLDER, about)
         row = lm_row
         if config.stage != "lm":
-            check_fits(corpus.store.manifest["vocab_sha256"], lm, str(source))
-            row = _train_classifier(corpus, chosen, config, lm, out, about)
+            assert lm is not None
+            check_same_vocab(corpus.store, lm.vocab, str(source))
+            row = _train_classifier(corpus, chosen, config, lm, classifier_dropouts, out, about)
+    assert row is not None
     return FinetuneResult(
         valid_loss=row["valid_loss"],
-        accuracy=row["accuracy"],
-        lm_valid_loss=lm_row.get("valid_loss"),
+        accuracy=row["accuracy"] if config.stage != "lm" else None,
+        lm_valid_loss=lm_row["valid_loss"] if lm_row else None,
         n_labels=len(chosen),
         labels=corpus.store.labels,
-        started_from=str(start) if start else None,
+        started_from=start.folder if start else None,
         share_mapped=share,
         seconds=round(time.monotonic() - begin_s, 1),
-        tokens_per_s=round(lm_row.get("targets_per_s", 0.0), 1),
+        tokens_per_s=round(lm_row["targets_per_s"], 1) if lm_row else None,
         n_quarantined=corpus.n_quarantined,
         out=str(out if config.stage != "lm" else out / LM_FOLDER),
     )
 
 
+def _load_start(config: FinetuneConfig, out: Path) -> Pretrained | None:
+    """The language model to start from: `--from` (or `none`), else the newest under `models/`; says which.
+
+    `--stage classifier` goes on from the tuned one in `out`. Raises `UlmpipeError` for a model of another kind.
+    """
+    if config.from_model is not None:
+        folder = None if config.from_model == "none" else Path(config.from_model)
+    elif config.stage == "classifier":
+        folder = out / LM_FOLDER
+    else:
+        folder = newest_language_model()
+        log(f"starting from {folder}" if folder else f"no language model under {MODELS_FOLDER}/: starting from nothing")
+    if folder is None:
+        if config.stage == "classifier":
+            raise ConfigError("--stage classifier needs a tuned language model: --stage lm makes one, --from names one")
+        return None
+    start = Pretrained.from_pretrained(folder)
+    if start.kind != LANGUAGE_MODEL:
+        raise UlmpipeError(f"{folder} is a {start.kind}, expected a language model: pretrain makes one")
+    return start
+
+
 # ---- stage 1: the language model -------------------------------------------------------------------------------------
 
 
-def _find_start(config: FinetuneConfig) -> Path | None:
-    """The language model to start from: `--from` (or `none`), else the newest under `models/`; says which."""
-    if config.from_model is not None:
-        return None if config.from_model == "none" else Path(config.from_model)
-    if config.stage == "classifier":
-        return None  # its own, in `out`
-    found = newest_language_model()
-    log(f"starting from {found}" if found else f"no language model under {MODELS_FOLDER}/: starting from nothing")
-    return found
-
-
 def _tune_language_model(
-    corpus: Corpus, config: FinetuneConfig, start: Path | None, out: Path, about: dict[str, Any]
+    corpus: Corpus,
+    config: FinetuneConfig,
+    start: Pretrained | None,
+    dropouts: Dropouts,
+    out: Path,
+    about: dict[str, Any],
 ) -> tuple[Pretrained, dict[str, float], float | None]:
     """Stage 1. Returns the model, its last row of numbers, and the share of words carried over."""
+    seed_everything(config.seed)
     vocab = corpus.store.vocab
-    dropouts = scaled_dropouts(LM_DROPOUTS, config.drop_mult)
+    sizes = start.settings if start else SIZES[config.size]
+    settings: dict[str, Any] = {**sizes, "vocab_size": len(vocab), "pad_id": vocab.pad_id}
+    model = LanguageModel(**settings, **dropouts)
     share = None
-    if start is None:
-        settings = {"vocab_size": len(vocab), **SIZES[config.size], "pad_id": vocab.pad_id}
-        model = LanguageModel(**settings, **dropouts)
-    else:
-        old = Pretrained.from_pretrained(start)
-        _check_start(old, corpus, start)
-        settings = {**old.settings, "vocab_size": len(vocab), "pad_id": vocab.pad_id}
-        model = LanguageModel(**settings, **dropouts)
-        share = transfer_language_model(model, old.model.state_dict(), old.vocab.itos, vocab.itos)
-        log(f"{share:.1%} of {len(vocab):,} words carried over from {start}; the others begin as their mean")
+    if start is not None:
+        _compare_recipes(start, corpus)
+        share = transfer_language_model(model, start.model.state_dict(), start.vocab.itos, vocab.itos)
+        log(f"{share:.1%} of {len(vocab):,} words carried over from {start.folder}; the others begin as their mean")
     learn = language_model_learner(model, corpus, config)
-    row = run_phases(learn, _language_model_phases(config, len(learn.groups), tuned=start is not None), out, config)
-    trained = {"task": "finetune, stage lm", **about, "started_from": str(start), "share_mapped": share, "results": row}
+    phases = _language_model_phases(config, len(learn.groups), tuned=start is not None)
+    row = run_phases(learn, phases, out, config, corpus)
+    trained = {"task": "finetune, stage lm", **about, "share_mapped": share, "results": finite_row(row)}
     lm = Pretrained(LANGUAGE_MODEL, model, vocab, corpus.store.manifest["recipe"], settings, [], trained)
     lm.save_pretrained(out)
     return lm, row, share
 
 
-def _check_start(old: Pretrained, corpus: Corpus, start: Path) -> None:
-    if old.kind != LANGUAGE_MODEL:
-        raise UlmpipeError(f"--from {start} is a {old.kind}, expected a language model: pretrain makes one")
+def _compare_recipes(start: Pretrained, corpus: Corpus) -> None:
+    """Say where the texts are cut in another way than those the model learned from: words are lost then."""
     recipe = corpus.store.manifest["recipe"]
     for part in ("lang", "rules"):
-        if old.recipe[part] != recipe[part]:
-            log(
-                f"note: {start} learned from --{part} {old.recipe[part]}, these texts are cut with --{part} {recipe[part]}"
-            )
+        if start.recipe[part] != recipe[part]:
+            log(f"note: {start.folder} learned from --{part} {start.recipe[part]}, these texts have {recipe[part]}")
 
 
 def _language_model_phases(config: FinetuneConfig, n_groups: int, *, tuned: bool) -> list[Phase]:
@@ -168,20 +197,17 @@ def _language_model_phases(config: FinetuneConfig, n_groups: int, *, tuned: bool
     return phases
 
 
-def _tuned_already(config: FinetuneConfig, out: Path, start: Path | None) -> Pretrained:
-    """The tuned language model that `--stage classifier` goes on from."""
-    folder = start or out / LM_FOLDER
-    lm = Pretrained.from_pretrained(folder)
-    if lm.kind != LANGUAGE_MODEL:
-        raise UlmpipeError(f"{folder} is a {lm.kind}, expected the language model of --stage lm")
-    return lm
-
-
 # ---- stage 2: the classifier ----------------------------------------------------------------------------------------
 
 
 def _train_classifier(
-    corpus: Corpus, chosen: IntArray, config: FinetuneConfig, lm: Pretrained, out: Path, about: dict[str, Any]
+    corpus: Corpus,
+    chosen: IntArray,
+    config: FinetuneConfig,
+    lm: Pretrained,
+    dropouts: Dropouts,
+    out: Path,
+    about: dict[str, Any],
 ) -> dict[str, float]:
     """Stage 2, on the labelled documents `chosen`. Returns the last row of numbers."""
     labels = corpus.store.labels
@@ -191,11 +217,12 @@ def _train_classifier(
         "bptt": config.bptt,
     }
     seed_everything(config.seed)  # again: `--stage all` is `--stage lm` and then `--stage classifier`
-    model = TextClassifier(**settings, **scaled_dropouts(CLASSIFIER_DROPOUTS, config.classifier_drop_mult))
+    model = TextClassifier(**settings, **dropouts)
     load_encoder(model, lm.model.state_dict())
     learn = classifier_learner(model, corpus, chosen, config)
-    row = run_phases(learn, classifier_phases(config, len(learn.groups)), out, config)
-    trained = {"task": "finetune", **about, "n_labels": len(chosen), "results": row, "max_tokens": config.max_tokens}
+    row = run_phases(learn, classifier_phases(config, len(learn.groups)), out, config, corpus)
+    trained = {"task": "finetune", **about, "n_labels": len(chosen), "max_tokens": config.max_tokens}
+    trained["results"] = finite_row(row)
     Pretrained(CLASSIFIER, model, lm.vocab, lm.recipe, settings, labels, trained).save_pretrained(out)
     return row
 

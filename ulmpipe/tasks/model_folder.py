@@ -20,6 +20,7 @@ from ..durable import (
     check_files,
     check_keys,
     describe_file,
+    manifest_kind,
     read_json,
     read_manifest,
     staging,
@@ -32,11 +33,11 @@ from ..text.rules import Rules
 from ..text.tokenizer import Tokenizer, TokenizerRecipe
 from ..text.vocab import VOCAB_FILE, Vocab
 
-KIND = "model folder"
 FORMAT_VERSION = 1
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 FILES = (CONFIG_FILE, WEIGHTS_FILE, VOCAB_FILE)
-LANGUAGE_MODEL, CLASSIFIER = "language model", "classifier"
+LANGUAGE_MODEL, CLASSIFIER = "language model", "classifier"  # the kinds a manifest and a config may name
+KINDS = {LANGUAGE_MODEL: LanguageModel, CLASSIFIER: TextClassifier}
 PARTS = {"kind": str, "settings": dict, "labels": list, "recipe": dict, "vocab_sha256": str, "trained": dict}
 MODELS_FOLDER = Path("models")  # where outputs go by default, and where `finetune` looks for a language model
 
@@ -52,6 +53,7 @@ class Pretrained:
     settings: dict[str, Any]  # the arguments the model was built with
     labels: list[str]
     trained: dict[str, Any]  # source, options and results of its training
+    folder: str | None = None  # it was loaded from
 
     def save_pretrained(self, folder: Path | str) -> None:
         """Write the model folder; its files appear together, the manifest last."""
@@ -74,13 +76,13 @@ class Pretrained:
             (folder / MANIFEST).unlink(missing_ok=True)  # from here on an older model in the folder is none any more
             for name in files:
                 (stage / name).replace(folder / name)
-        write_json(folder / MANIFEST, {"kind": KIND, "format_version": FORMAT_VERSION, "files": files})
+        write_json(folder / MANIFEST, {"kind": self.kind, "format_version": FORMAT_VERSION, "files": files})
 
     @classmethod
     def from_pretrained(cls, folder: Path | str, *, device: str = "cpu") -> "Pretrained":
         """Load a model folder, in evaluation mode. Raises `StoreError` where it is unfinished, damaged or no such folder."""
         folder = Path(folder)
-        check_files(folder, read_manifest(folder, KIND, FORMAT_VERSION))
+        check_files(folder, read_model_manifest(folder))
         config = read_json(folder / CONFIG_FILE)
         check_keys(config, PARTS, folder / CONFIG_FILE)
         vocab = Vocab.load(folder / VOCAB_FILE)
@@ -99,20 +101,28 @@ class Pretrained:
             )
         model.to(device).eval()
         rest = {name: config[name] for name in ("recipe", "settings", "labels", "trained")}
-        return cls(kind=config["kind"], model=model, vocab=vocab, **rest)
+        return cls(kind=config["kind"], model=model, vocab=vocab, folder=str(folder), **rest)
 
     def tokenizer(self, rules: Rules | None = None) -> Tokenizer:
         """The tokenizer it was trained with; `rules` must be given where they were a user's own."""
         return Tokenizer(TokenizerRecipe.from_json(self.recipe, rules=rules))
 
 
+def read_model_manifest(folder: Path) -> dict[str, Any]:
+    """Read the manifest of a finished model folder, of either kind."""
+    has_manifest = (folder / MANIFEST).exists()
+    kind = manifest_kind(folder) if has_manifest else "model folder"
+    if has_manifest and kind not in KINDS:
+        raise StoreError(f"{folder} holds a {kind}, expected a model folder")
+    return read_manifest(folder, kind, FORMAT_VERSION)
+
+
 def build_model(kind: str, settings: Mapping[str, Any]) -> LanguageModel | TextClassifier:
     """Build a model of a kind, with fresh weights. Raises `StoreError` for a kind or settings we do not know."""
-    kinds = {LANGUAGE_MODEL: LanguageModel, CLASSIFIER: TextClassifier}
-    if kind not in kinds:
-        raise StoreError(f"{CONFIG_FILE} says kind {kind!r}, expected one of {', '.join(kinds)}")
+    if kind not in KINDS:
+        raise StoreError(f"{CONFIG_FILE} says kind {kind!r}, expected one of {', '.join(KINDS)}")
     try:
-        return kinds[kind](**settings)
+        return KINDS[kind](**settings)
     except (TypeError, ValueError) as err:
         raise StoreError(f"{CONFIG_FILE} has settings that make no {kind}: {err}") from err
 
@@ -133,23 +143,18 @@ def newest_language_model(folder: Path = MODELS_FOLDER) -> Path | None:
     return max(found)[1] if found else None
 
 
-def check_fits(vocab_sha256: str, pretrained: Pretrained, what: str) -> None:
-    """Raise `VocabMismatchError` unless ids made with one vocabulary belong to a model."""
-    if vocab_sha256 != pretrained.vocab.sha256:
-        raise VocabMismatchError(
-            f"{what} was numbered with another vocabulary than the model's ({len(pretrained.vocab):,} tokens): "
-            "tokenize it again with --vocab MODEL"
-        )
-
-
 def pick_device(device: str) -> torch.device:
     """`auto` is a GPU where there is one. Raises `ConfigError` for a device that is not here."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         picked = torch.device(device)
-    except RuntimeError as err:
-        raise ConfigError(f"--device {device} is unknown: expected auto, cpu or cuda") from err
-    if picked.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"--device {device}: there is no CUDA device here, use --device cpu")
+    except RuntimeError:
+        picked = None
+    if picked is None or picked.type not in ("cpu", "cuda"):
+        raise ConfigError(f"--device {device} is unknown: expected auto, cpu, cuda or cuda:0, cuda:1, ...")
+    if picked.type == "cuda" and (picked.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"--device {device}: there are {torch.cuda.device_count()} CUDA devices here, use --device cpu"
+        )
     return picked

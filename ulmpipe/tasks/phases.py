@@ -39,6 +39,9 @@ from .corpus import Corpus
 from .model_folder import pick_device
 
 CLIP = 0.1  # of the gradient's norm, in the lesson and in fastai
+PCT_START = 0.3  # of a phase, in which the learning rate rises
+MAX_LM_VALID = 500  # documents a language model is validated on: its decoder makes every one of them dear
+MAY_CHANGE = {"resume", "workers", "device", "checkpoint_steps"}  # options that a resumed training need not share
 
 
 @dataclass(frozen=True)
@@ -50,27 +53,37 @@ class Phase:
     lrs: tuple[float, ...]  # highest learning rate of each group, lowest layers first
     freeze_to: int = 0
     max_steps: int | None = None
-    pct_start: float = 0.3
 
 
-def run_phases(learn: Learner, phases: Sequence[Phase], out: Path, config: TrainConfig) -> dict[str, float]:
+def run_phases(
+    learn: Learner, phases: Sequence[Phase], out: Path, config: TrainConfig, corpus: Corpus
+) -> dict[str, float]:
     """Run phases one after the other, with checkpoints in `out`; with `--resume` from where the last one was written.
 
     Returns the last epoch's row of numbers, with `targets_per_s` over all training of this run. A phase without epochs
     is left out; where no other is left, the numbers are those of the model as it is.
     """
     phases = [phase for phase in phases if phase.n_epochs > 0]
-    resume_path, first = _find_resume(phases, out) if config.resume else _start_over(out)
+    options = {name: value for name, value in asdict(config).items() if name not in MAY_CHANGE}
+    options["tokens"] = corpus.store.fingerprint
+    resume_path, first = _find_resume(phases, options, out) if config.resume else _start_over(out)
     n_targets = training_s = 0.0
     for number, phase in enumerate(phases[first:], first):
         learn.freeze_to(phase.freeze_to)
-        checkpoint = Checkpoint(out, every_steps=config.checkpoint_steps, extra={"phase": asdict(phase)})
+        checkpoint = Checkpoint(
+            out, every_steps=config.checkpoint_steps, extra={"phase": phase.name, "options": options}
+        )
         learn.fit_one_cycle(
             phase.n_epochs,
             phase.lrs,
-            pct_start=phase.pct_start,
+            pct_start=PCT_START,
             max_steps=phase.max_steps,
-            callbacks=[Progress(phase.name), MetricsLog(out / "metrics.jsonl"), checkpoint, StopSignal(checkpoint)],
+            callbacks=[
+                Progress(phase.name),
+                MetricsLog(out / "metrics.jsonl", extra={"phase": phase.name}),
+                checkpoint,
+                StopSignal(checkpoint),
+            ],
             resume=resume_path if number == first else None,
         )
         training_s += sum(row["seconds"] for row in learn.history)
@@ -97,24 +110,20 @@ def _start_over(out: Path) -> tuple[None, int]:
     return None, 0
 
 
-def _find_resume(phases: Sequence[Phase], out: Path) -> tuple[Path | None, int]:
-    """The checkpoint to go on from, and the number of its phase."""
+def _find_resume(phases: Sequence[Phase], options: dict[str, Any], out: Path) -> tuple[Path | None, int]:
+    """The checkpoint to go on from, and the number of its phase. Raises `ConfigError` where the options are others."""
     path = latest_checkpoint(out)
     if path is None:
         log(f"{out} has no checkpoint to resume from: starting from the beginning")
         return None, 0
-    saved = read_json(path / "state.json")["extra"]["phase"]
-    for number, phase in enumerate(phases):
-        if _as_json(phase) == saved:
-            log(f"resuming {phase.name} from {path.name}")
-            return path, number
-    raise ConfigError(
-        f"{path} is of a phase {saved['name']!r} with other settings: resume with the options it was begun with"
-    )
-
-
-def _as_json(phase: Phase) -> dict[str, Any]:
-    return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(phase).items()}
+    saved = read_json(path / "state.json")["extra"]
+    others = [name for name in options if options[name] != saved["options"].get(name)]
+    names = [phase.name for phase in phases]
+    if others or saved["phase"] not in names:
+        told = ", ".join(f"{name} {saved['options'].get(name)}, not {options[name]}" for name in others)
+        raise ConfigError(f"{path} was begun with {told or saved['phase']}: resume with the options it was begun with")
+    log(f"resuming {saved['phase']} from {path.name}")
+    return path, names.index(saved["phase"])
 
 
 def seed_everything(seed: int) -> None:
@@ -122,9 +131,13 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+def check_machine(config: TrainConfig) -> None:
+    """Raise `ConfigError` where the device or the precision is not to be had here: before any work is done."""
+    check_precision(config.precision, pick_device(config.device))
+
+
 def common_callbacks(config: TrainConfig) -> list[Any]:
     """What every training has: clipping, and mixed precision where it was asked for."""
-    check_precision(config.precision, pick_device(config.device))
     mixed = [] if config.precision == "fp32" else [MixedPrecision(config.precision)]  # pyright: ignore[reportArgumentType]
     return [GradientClip(CLIP), *mixed]
 
@@ -132,12 +145,13 @@ def common_callbacks(config: TrainConfig) -> list[Any]:
 def language_model_learner(model: LanguageModel, corpus: Corpus, config: TrainConfig) -> Learner:
     """A Learner of a language model: both data loaders with the same streams, AR and TAR, state carried and reset."""
     shape: dict[str, Any] = {"batch_size": config.batch_size, "bptt": config.bptt, "seed": config.seed}
+    valid = corpus.valid[:: -(-len(corpus.valid) // MAX_LM_VALID)]  # evenly spread
     train_docs = Docs.from_store(corpus.store)
     valid_docs = train_docs if corpus.valid_store is corpus.store else Docs.from_store(corpus.valid_store)
     return Learner(
         model,
-        LMBatches(train_docs, corpus.train, shuffle=True, **shape),
-        LMBatches(valid_docs, corpus.valid, shuffle=False, **shape),
+        LMBatches(train_docs, corpus.train, shuffle=True, variable_bptt=config.variable_bptt, **shape),
+        LMBatches(valid_docs, valid, shuffle=False, **shape),
         loss_fn=language_model_loss,
         groups=language_model_groups(model),
         metrics=[accuracy],

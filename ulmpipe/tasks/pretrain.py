@@ -13,10 +13,10 @@ from ..console import log
 from ..durable import check_output, locked
 from ..models import LM_DROPOUTS, SIZES, LanguageModel, scaled_dropouts
 from ..text.rules import Rules
-from ..train import perplexity
+from ..train.metrics import finite_row, perplexity
 from .corpus import open_corpus
-from .model_folder import KIND, LANGUAGE_MODEL, MODELS_FOLDER, Pretrained, left_behind
-from .phases import Phase, language_model_learner, run_phases, seed_everything
+from .model_folder import LANGUAGE_MODEL, MODELS_FOLDER, Pretrained, left_behind
+from .phases import Phase, check_machine, language_model_learner, run_phases, seed_everything
 from .tokenize import source_name
 
 LR = 5e-3  # lesson 12's
@@ -46,21 +46,24 @@ def pretrain(
     """
     config = make_config(PretrainConfig, options)
     out = Path(out) if out is not None else MODELS_FOLDER / f"{source_name(str(source))}-lm"
-    check_output(out, expected=KIND, also=left_behind(out))
+    check_output(out, expected=LANGUAGE_MODEL, also=left_behind(out))
+    check_machine(config)
+    dropouts = scaled_dropouts(LM_DROPOUTS, config.drop_mult)
     begin_s = time.monotonic()
     with locked(out):
         corpus = open_corpus(str(source), config, out.parent, labelled=False, custom_rules=custom_rules)
         vocab = corpus.store.vocab
         seed_everything(config.seed)
         settings = {"vocab_size": len(vocab), **SIZES[config.size], "pad_id": vocab.pad_id}
-        model = LanguageModel(**settings, **scaled_dropouts(LM_DROPOUTS, config.drop_mult))
+        model = LanguageModel(**settings, **dropouts)
         log(
             f"{len(corpus.train):,} documents to train on, {len(corpus.valid):,} to validate; vocabulary {len(vocab):,}"
         )
         learn = language_model_learner(model, corpus, config)
         lrs = (config.lr or LR,) * len(learn.groups)
-        last = run_phases(learn, [Phase("pretrain", config.epochs, lrs, max_steps=config.max_steps)], out, config)
-        trained = {"task": "pretrain", "source": str(source), "options": asdict(config), "results": last}
+        phases = [Phase("pretrain", config.epochs, lrs, max_steps=config.max_steps)]
+        last = run_phases(learn, phases, out, config, corpus)
+        trained = {"task": "pretrain", "source": str(source), "options": asdict(config), "results": finite_row(last)}
         recipe = corpus.store.manifest["recipe"]
         Pretrained(LANGUAGE_MODEL, model, vocab, recipe, settings, [], trained).save_pretrained(out)
     return PretrainResult(

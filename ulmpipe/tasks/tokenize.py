@@ -21,9 +21,9 @@ from ..text.named import HUB, PACKAGED, find_split, is_name
 from ..text.pieces import FORMATS, Columns, Quarantined, ReadFunction
 from ..text.rules import Rules
 from ..text.shards import Job, UnitRecord, merge_counts, number_unit, order_labels, run_units, tokenize_unit
-from ..text.source import Plan, digest, plan_files, plan_folder
+from ..text.source import Plan, digest, join_plans, plan_files, plan_folder, without_labels
 from ..text.store import FORMAT_VERSION, KIND, TokenStore, datasets_files, is_store, shard_name
-from ..text.tokenizer import TokenizerRecipe
+from ..text.tokenizer import TokenizerRecipe, function_name
 from ..text.vocab import VOCAB_FILE, Vocab, build_itos
 
 MAX_SHOWN = 5  # quarantined inputs that are named on the console; all of them are in the manifest
@@ -91,16 +91,18 @@ def plan_source(
     """
     columns = Columns(config.text_column, config.label_column)
     path = Path(source)
+    if is_store(path):
+        raise SourceError(f"{source} is a token store already, expected texts")
     if path.is_dir():
         return plan_folder(path, columns, extensions=extensions)
     if path.exists():
         return plan_files([path], columns)
     if is_name(source):
         parts = ("train",) if source.startswith("hf:") else splits  # an hf: name says itself which split it is
-        files = [file for split in parts for file in find_split(source, split)]
-        if not files:
+        plans = {split: plan_files(files, columns) for split in parts if (files := find_split(source, split))}
+        if not plans:
             raise SourceError(f"{source} has no split {' or '.join(parts)}: give a folder or a file")
-        return plan_files(files, columns)
+        return join_plans(*(without_labels(plan) if split == "unlabelled" else plan for split, plan in plans.items()))
     names = ", ".join([*HUB, *PACKAGED, "hf:owner/name"])
     raise SourceError(
         f"{source} does not exist, and is no known name: expected a folder, a file ({' '.join(FORMATS)}), or one of {names}"
@@ -119,12 +121,16 @@ def tokenize_plan(
     custom_rules: Rules | None = None,
     vocab: Vocab | None = None,
     labels: Sequence[str] | None = None,
+    fingerprint: str | None = None,
 ) -> TokenizeResult:
-    """Tokenize a plan into `out`. A `vocab` and `labels` given are used as they are (a validation set's, a test set's)."""
+    """Tokenize a plan into `out`. A `vocab` and `labels` given are used as they are (a validation set's, a test set's).
+
+    `fingerprint` saves reading all files once more, where the caller has it.
+    """
     recipe = TokenizerRecipe(config.lang, custom_rules or config.rules)
     if vocab is None and config.vocab is not None:
         vocab = Vocab.load(Path(config.vocab))
-    fingerprint = store_fingerprint(plan, config, recipe, vocab, labels)
+    fingerprint = fingerprint or store_fingerprint(plan, config, recipe, vocab, labels, read=read)
     check_output(out, expected=KIND, also=_left_behind(out))
     if read is None and custom_rules is None and _holds(out, fingerprint):
         log(f"{out} holds these tokens already")
@@ -177,7 +183,13 @@ def _holds(out: Path, fingerprint: str) -> bool:
 
 
 def store_fingerprint(
-    plan: Plan, config: TokenizeConfig, recipe: TokenizerRecipe, vocab: Vocab | None, labels: Sequence[str] | None
+    plan: Plan,
+    config: TokenizeConfig,
+    recipe: TokenizerRecipe,
+    vocab: Vocab | None,
+    labels: Sequence[str] | None,
+    *,
+    read: ReadFunction | None = None,
 ) -> str:
     """Hex sha256 over everything that decides a store's bytes: the files' contents, the recipe, the options."""
     decides = {
@@ -185,6 +197,7 @@ def store_fingerprint(
         "files": digest(plan),
         "units": [[(p.name, p.begin, p.end, p.label, p.has_label) for p in unit] for unit in plan.units],
         "recipe": recipe.to_json(),
+        "read": read and function_name(read),
         "columns": [config.text_column, config.label_column],
         "vocab": vocab.sha256 if vocab else [config.max_vocab, config.min_freq],
         "labels": list(labels) if labels is not None else None,

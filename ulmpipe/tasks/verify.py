@@ -7,12 +7,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from .. import __version__
-from ..durable import MANIFEST, check_files, manifest_kind, read_manifest
+from ..durable import MANIFEST, check_files, manifest_kind
 from ..errors import StoreError
 from ..text.store import KIND as TOKEN_STORE
 from ..text.store import TokenStore
-from .model_folder import FORMAT_VERSION, Pretrained
-from .model_folder import KIND as MODEL_FOLDER
+from .model_folder import KINDS, Pretrained, read_model_manifest
 
 PACKAGES = ("torch", "spacy", "numpy", "numba", "pyarrow", "datasets", "joblib", "safetensors")
 
@@ -38,11 +37,11 @@ def verify(folder: str | Path) -> Verified:
         n_files = check_files(folder, store.manifest, digests=True)
         if sum(len(segment.offsets) - 1 for segment in store.segments) != store.n_docs:
             raise StoreError(f"{folder} has not the {store.n_docs:,} documents of its manifest: tokenize again")
-    elif kind == MODEL_FOLDER:
-        n_files = check_files(folder, read_manifest(folder, kind, FORMAT_VERSION), digests=True)
+    elif kind in KINDS:
+        n_files = check_files(folder, read_model_manifest(folder), digests=True)
         Pretrained.from_pretrained(folder)
     else:
-        raise StoreError(f"{folder} holds a {kind}, expected a {TOKEN_STORE} or a {MODEL_FOLDER}")
+        raise StoreError(f"{folder} holds a {kind}, expected a {TOKEN_STORE} or a model folder")
     return Verified(kind, n_files, str(folder))
 
 

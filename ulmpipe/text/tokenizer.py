@@ -5,12 +5,13 @@
 Slow and obvious: every other engine must give exactly these tokens. It knows no ids (vocab.py) and no files.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
-from .rules import PRESETS, PostRule, PreRule, Rules
+from .rules import PRESETS, Rules
 
 if TYPE_CHECKING:
     from spacy.tokenizer import Tokenizer as SpacyTokenizer
@@ -64,10 +65,10 @@ def _describe(custom: list[str] | None, preset: str) -> str:
 
 def rule_names(rules: Rules) -> list[str]:
     """The names of all rules, in order."""
-    return [_rule_name(rule) for rule in (*rules.pre, *rules.post)]
+    return [function_name(rule) for rule in (*rules.pre, *rules.post)]
 
 
-def _rule_name(rule: PreRule | PostRule) -> str:
+def function_name(rule: Callable[..., Any]) -> str:
     """`package.module.function`; a rule may also be a method such as `str.lower`, or an object that can be called."""
     named = rule if hasattr(rule, "__qualname__") else type(rule)
     return f"{getattr(named, '__module__', 'builtins')}.{named.__qualname__}"

@@ -65,18 +65,18 @@ def describe(row: Mapping[str, float], n_epochs: int) -> str:
 
 
 class MetricsLog(Callback):
-    """Append a JSON line to `path` when an epoch ends.
+    """Append a JSON line to `path` when an epoch ends, `extra` in it.
 
     Where a run was killed and resumed from an earlier checkpoint, an epoch stands there twice: the later line counts.
     """
 
     order = Progress.order + 10
 
-    def __init__(self, path: Path):
-        self.path = path
+    def __init__(self, path: Path, *, extra: Mapping[str, object] | None = None):
+        self.path, self.extra = path, extra or {}
 
     def after_epoch(self, learn: Learner) -> None:
         """Append the last row of the history."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(finite_row(learn.history[-1]), allow_nan=False) + "\n")
+            file.write(json.dumps({**self.extra, **finite_row(learn.history[-1])}, allow_nan=False) + "\n")
