@@ -24,7 +24,7 @@ RESULTS = ROOT / "bench" / "results"
 REPEATS = 3
 TRAIN = (
     "pretrain wikitext2 -o {out}/wt2-lm --size small --max-vocab 10000 --batch-size 32 --max-steps 450",
-    "finetune imdb --from {out}/wt2-lm -o {out}/imdb --max-vocab 10000 --max-steps 300 --max-tokens 300",
+    "finetune imdb --from {out}/wt2-lm -o {out}/imdb --max-vocab 10000 --max-steps 300 --max-tokens 300 --epochs 1",
     "evaluate {out}/imdb $ULMPIPE_DATA/imdb/test.parquet",
 )
 

@@ -1,14 +1,14 @@
 """The errors that a user can cause or meet, and the exit code of each.
 
     UlmpipeError               1  failed; the message says what was found, what was expected, how to mend it
-    |- ConfigError             2  the command line or a config file is wrong
+    |- ConfigError             2  the command line or a combination of options is wrong
     |- SourceError             1  nothing to read, or not what was said
     |- StoreError              1  a token store or model folder is unfinished, truncated, altered, too new
     |- VocabMismatchError      1  ids and model do not belong together
     `- OutputInUseError        4  another run writes there now
 
 The base of the import order: every module may import this one, it imports none. Anything else that is
-raised is a bug in ulmpipe and keeps its traceback.
+raised is a bug in ulmpipe and keeps its traceback, but `OSError`: a full disk and the like are one line too.
 """
 
 # Exit codes of the command line that do not belong to an error (DESIGN: command line).

@@ -209,7 +209,6 @@ def test_newest_language_model_passes_by_what_is_no_config(tmp_path: Path, conte
     assert newest_language_model(tmp_path) is None
 
 
-
 # ---- what belongs to it ---------------------------------------------------------------------------------------------
 
 

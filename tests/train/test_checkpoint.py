@@ -230,7 +230,7 @@ def test_newer_format_is_refused(tmp_path):
     regressor().fit(1, callbacks=[Checkpoint(tmp_path)])
     manifest = tmp_path / "checkpoint-4" / "manifest.json"
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "format_version": 99}))
-    with pytest.raises(StoreError, match="format 99, expected 1"):
+    with pytest.raises(StoreError, match="format 99, this one reads 1"):
         regressor().fit(1, resume=manifest.parent)
 
 

@@ -12,7 +12,8 @@ import numpy as np
 def fill_windows(segments, doc_segment, doc_begin, order, cum, positions, out):
     """Copy `out.shape[1]` tokens from each of the stream's `positions` on.
 
-    The stream is the documents `order` (n,) int64, one after the other; `cum` (n + 1,) int64 are their first places in
+    segments: typed list of (n_tokens,) uint16 or int32; doc_segment, doc_begin: (N,) int64, of every document. The
+    stream is the documents `order` (n,) int64, one after the other; `cum` (n + 1,) int64 are their first places in
     it. positions: (B,) int64; out: (B, T) int64, filled.
     """
     for b in range(out.shape[0]):
@@ -33,7 +34,9 @@ def fill_windows(segments, doc_segment, doc_begin, order, cum, positions, out):
 
 @numba.njit(cache=True, nogil=True)
 def fill_documents(segments, doc_segment, doc_begin, doc_length, docs, out, lengths):
-    """Copy documents into the rows of `out` (B, L) int64, which is full of padding; set `lengths` (B,) int64.
+    """Copy the documents `docs` (B,) int64 into the rows of `out` (B, L) int64, full of padding; set `lengths` (B,) int64.
+
+    segments: typed list of (n_tokens,) uint16 or int32; doc_segment, doc_begin, doc_length: (N,) int64, of every document.
 
     A document longer than L gives its first L // 2 tokens and its last L - L // 2: reviews end with their verdict.
     """

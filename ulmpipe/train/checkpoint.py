@@ -9,7 +9,8 @@
       manifest.json           sizes and digests of the others; written last
 
 A checkpoint is made in a staging folder and renamed, so it is there whole or not at all; the one before it is removed
-after that. One folder belongs to one fit. A finished model is not saved here: that is `save_pretrained`.
+after that. Fits that follow one another may share a folder: the first checkpoint of the next removes the last of the
+one before. A finished model is not saved here: that is `save_pretrained`.
 """
 
 from __future__ import annotations
@@ -183,24 +184,14 @@ def _write_manifest(stage: Path) -> None:
     files = {}
     for path in sorted(stage.iterdir()):
         durable.fsync_file(path)
-        files[path.name] = {"bytes": path.stat().st_size, "sha256": durable.sha256_of(path)}
+        files[path.name] = durable.describe_file(path)
     durable.write_json(stage / durable.MANIFEST, {"kind": KIND, "format_version": FORMAT_VERSION, "files": files})
 
 
 def _verify(path: Path) -> None:
     """Raise `StoreError` unless all that the manifest names is there, bit for bit."""
-    manifest = durable.read_json(path / durable.MANIFEST)
-    if not isinstance(manifest, dict) or manifest.get("kind") != KIND or not isinstance(manifest.get("files"), dict):
-        raise StoreError(f"{path} holds something else than a checkpoint")
-    if manifest.get("format_version") != FORMAT_VERSION:
-        raise StoreError(
-            f"{path} has format {manifest.get('format_version')}, expected {FORMAT_VERSION}: use the ulmpipe that wrote it"
-        )
-    for name, expected in manifest["files"].items():
-        file = path / name
-        n_bytes = file.stat().st_size if file.is_file() else None
-        if n_bytes != expected["bytes"] or durable.sha256_of(file) != expected["sha256"]:
-            raise StoreError(f"{file} is damaged: {n_bytes} bytes, expected {expected['bytes']}, or other content")
+    manifest = durable.read_manifest(path, KIND, FORMAT_VERSION)
+    durable.check_files(path, manifest, digests=True)
 
 
 def _load_optimizer(learn: Learner, flat: dict[str, Tensor], saved_groups: list[dict[str, Any]]) -> None:

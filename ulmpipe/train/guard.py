@@ -1,4 +1,7 @@
-"""Stop a training whose loss is no number any more, before it spoils the weights.
+"""Stop a training whose loss is no number any more, before the step that would spoil the weights.
+
+Only the loss is looked at: one number a step. A gradient that overflows with a finite loss shows in the next loss, and
+the last checkpoint is from before it.
 
 The `Learner` adds this callback itself. Overflow in fp16 is none of its business: `MixedPrecision` leaves such a step
 out before this one is asked.
