@@ -21,10 +21,10 @@ from ulmpipe.tasks.verify import info
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "bench" / "results"
-REPEATS = 3
+REPEATS = 2
 TRAIN = (
-    "pretrain wikitext2 -o {out}/wt2-lm --size small --max-vocab 10000 --batch-size 32 --max-steps 450",
-    "finetune imdb --from {out}/wt2-lm -o {out}/imdb --max-vocab 10000 --max-steps 300 --max-tokens 300 --epochs 1",
+    "pretrain wikitext2 -o {out}/wt2-lm --size small --max-vocab 10000 --batch-size 32 --max-steps 300",
+    "finetune imdb --from {out}/wt2-lm -o {out}/imdb --max-vocab 10000 --max-steps 200 --max-tokens 200 --epochs 1",
     "evaluate {out}/imdb $ULMPIPE_DATA/imdb/test.parquet",
 )
 

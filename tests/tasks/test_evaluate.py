@@ -2,7 +2,9 @@
 
 import json
 import math
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import torch
 from learnable import TINY_LM, Trained, make_docs, write_csv
 
 from ulmpipe.errors import ConfigError, SourceError, UlmpipeError, VocabMismatchError
+from ulmpipe.tasks import evaluate as task
 from ulmpipe.tasks.evaluate import evaluate
 from ulmpipe.tasks.model_folder import Pretrained
 from ulmpipe.tasks.predict import predict
@@ -31,8 +34,14 @@ def test_numbers_are_those_of_the_predictions(own: Path, mixed: Path):
     docs = [(text, "neg" if i % 5 == 0 else label) for i, (text, label) in enumerate(make_docs(45, seed=2))]
     said = list(predict(own / "clf", [text for text, _ in docs]))
     assert result.n == 45 and result.accuracy == pytest.approx(np.mean([p.label == y for p, (_, y) in zip(said, docs, strict=True)]))  # fmt: skip
-    ref_loss = -np.mean([math.log(p.probabilities[y] + 1e-30) for p, (_, y) in zip(said, docs, strict=True)])
-    assert result.loss == pytest.approx(ref_loss, rel=0.2)  # probabilities are rounded to six digits
+    model = Pretrained.from_pretrained(own / "clf")
+    tokenize_one, losses = model.tokenizer().tokenize, []
+    for text, label in docs:  # one by one, unrounded: a prediction's probabilities have six digits
+        ids = torch.tensor([model.vocab.encode(tokenize_one(text))])
+        with torch.no_grad():
+            log_p = model.model(ids, torch.tensor([ids.shape[1]])).log_softmax(-1)[0]
+        losses.append(-log_p[["neg", "pos"].index(label)].item())
+    assert result.loss == pytest.approx(np.mean(losses), rel=1e-4)
     ref = [[sum(y == a and p.label == b for p, (_, y) in zip(said, docs, strict=True)) for b in ("neg", "pos")] for a in ("neg", "pos")]  # fmt: skip
     assert result.confusion == ref and 0 < ref[0][1] < 45
 
@@ -62,9 +71,9 @@ def test_perplexity_is_that_of_the_loss(own: Path):
     assert math.exp(result.loss) < 35 < len(Pretrained.from_pretrained(own / "lm").vocab)
 
 
-def test_loss_of_a_language_model_is_the_mean_over_its_tokens(own: Path):
+def test_loss_of_a_language_model_is_the_mean_over_its_tokens(own: Path, tmp_path: Path):
     result = evaluate(own / "lm", own / "test.csv", workers=1)
-    store = TokenStore(next((own / "tokens").glob("test-test-*/manifest.json")).parent)
+    store = TokenStore(tokenize(own / "test.csv", tmp_path / "store", workers=1, vocab=str(own / "lm")).out)
     model = Pretrained.from_pretrained(own / "lm").model
     ids = np.concatenate([store.doc(i) for i in range(60)]).astype(np.int64)
     n_streams = (len(ids) - 1) // 70  # too few tokens for 64 streams of a whole window
@@ -104,11 +113,34 @@ def test_custom_rules_must_be_given_again(trained: Trained, tmp_path: Path):
     assert evaluate(tmp_path / "lm", trained.test, workers=1, custom_rules=rules).n > 500
 
 
-def test_models_rules_are_used(trained: Trained, tmp_path: Path):
+def test_models_rules_are_used(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    made: list[TokenStore] = []
+
+    def numbered_store(*args: Any, **options: Any) -> TokenStore:
+        made.append(real_numbered_store(*args, **options))
+        return made[-1]
+
+    real_numbered_store = task.numbered_store
+    monkeypatch.setattr(task, "numbered_store", numbered_store)
     pretrain(trained.train, tmp_path / "lm", **{**TINY_LM, "max_steps": 2}, rules="course", lang="xx")
     evaluate(tmp_path / "lm", trained.test, workers=1)
-    manifest = json.loads(next((tmp_path / "tokens").glob("test-test-*/manifest.json")).read_text())
-    assert (manifest["recipe"]["rules"], manifest["recipe"]["lang"]) == ("course", "xx")
+    (store,) = made
+    assert (store.manifest["recipe"]["rules"], store.manifest["recipe"]["lang"]) == ("course", "xx")
+
+
+@pytest.mark.parametrize("source", ["test.csv", "meh.csv"])
+def test_nothing_is_left_behind(own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str):
+    write_csv(own / "meh.csv", [("so so", "meh")])  # ends in an error
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    monkeypatch.chdir(own)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    with pytest.raises(SourceError) if source == "meh.csv" else nullcontext():
+        assert evaluate("clf", source, workers=1).n == 60
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.name != "temporary"} == {
+        path: time for path, time in before.items() if path.name != "temporary"
+    }
+    assert list((tmp_path / "temporary").iterdir()) == []
 
 
 # ---- bad input ------------------------------------------------------------------------------------------------------

@@ -1,7 +1,9 @@
 """`finetune` tunes, unfreezes and learns; its two stages are one training cut in two; wrong input is refused at once."""
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -83,7 +85,7 @@ def test_words_go_first_where_there_is_something_to_keep():
 
 def test_classifier_is_well_above_chance(trained: Trained):
     result = trained.finetuned
-    assert result.accuracy > 0.9 and result.valid_loss < 0.3
+    assert result.accuracy is not None and result.accuracy > 0.9 and result.valid_loss < 0.3
     assert result.labels == ["neg", "pos"] and result.n_labels == 180
     assert result.share_mapped == 1.0 and result.started_from == str(trained.lm)
     assert result.lm_valid_loss is not None and result.lm_valid_loss < trained.pretrained.valid_loss
@@ -94,10 +96,20 @@ def test_stage_lm_then_stage_classifier_is_stage_all(trained: Trained, tmp_path:
     finetune(trained.train, tmp_path / "all", **options)
     lm = finetune(trained.train, tmp_path / "two", **options, stage="lm")
     assert (lm.n_labels, lm.out) == (0, str(tmp_path / "two/lm"))
+    assert lm.accuracy is None and lm.valid_loss == lm.lm_valid_loss and lm.tokens_per_s
     assert not (tmp_path / "two/manifest.json").exists()
-    finetune(trained.train, tmp_path / "two", **{**options, "from_model": None}, stage="classifier")
+    clf = finetune(trained.train, tmp_path / "two", **{**options, "from_model": None}, stage="classifier")
+    assert (clf.tokens_per_s, clf.lm_valid_loss, clf.share_mapped) == (None, None, None) and clf.accuracy is not None
+    assert clf.started_from == str(tmp_path / "two/lm")
     assert weights(tmp_path / "two/lm") == weights(tmp_path / "all/lm")
     assert weights(tmp_path / "two") == weights(tmp_path / "all")
+
+
+def test_stage_lm_needs_no_labels(trained: Trained, tmp_path: Path):
+    source = write_csv(tmp_path / "a.csv", [(text,) for text, _ in make_docs(40)], header=["text"])
+    result = finetune(source, tmp_path / "out", from_model=str(trained.lm), **SHORT, stage="lm")
+    assert (result.accuracy, result.labels, result.n_labels) == (None, [], 0)
+    assert Pretrained.from_pretrained(result.out).kind == "language model"
 
 
 def test_share_of_words_carried_over(trained: Trained, tmp_path: Path):
@@ -200,27 +212,88 @@ def test_unfinished_classifier_is_refused_before_its_language_model(own: Path):
 def test_bad_n_labels_are_refused_before_the_language_model(trained: Trained, tmp_path: Path):
     with pytest.raises(SourceError, match="--n-labels 500: expected from 2"):
         finetune(trained.train, tmp_path / "out", from_model=str(trained.lm), **SHORT, n_labels=500)
-    assert files_below(tmp_path / "out") == set()
+    assert not (tmp_path / "out").exists()
 
 
-def test_classifier_to_start_from_is_refused(trained: Trained, tmp_path: Path):
-    with pytest.raises(
-        UlmpipeError, match=r"--from .*clf is a classifier, expected a language model: pretrain makes one"
-    ):
-        finetune(trained.train, tmp_path / "out", from_model=str(trained.clf), **SHORT)
-    with pytest.raises(UlmpipeError, match="clf is a classifier, expected the language model of --stage lm"):
-        finetune(trained.train, tmp_path / "out", from_model=str(trained.clf), **SHORT, stage="classifier")
-    assert files_below(tmp_path / "out") == set()
+@pytest.mark.parametrize("stage", ["all", "lm", "classifier"])
+def test_classifier_to_start_from_is_refused(trained: Trained, tmp_path: Path, stage: str):
+    with pytest.raises(UlmpipeError, match="clf is a classifier, expected a language model: pretrain makes one"):
+        finetune(trained.train, tmp_path / "out", from_model=str(trained.clf), **SHORT, stage=stage)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_missing_model_to_start_from_is_refused(trained: Trained, tmp_path: Path):
     with pytest.raises(StoreError, match="nowhere does not exist, expected a model folder: check the spelling"):
         finetune(trained.train, tmp_path / "out", from_model=str(tmp_path / "nowhere"), **SHORT)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_stage_classifier_without_a_tuned_model_is_refused(trained: Trained, tmp_path: Path):
+    with pytest.raises(ConfigError, match="--stage classifier needs a tuned language model: --stage lm makes one"):
+        finetune(trained.train, tmp_path / "out", from_model="none", **SHORT, stage="classifier")
+    with pytest.raises(StoreError, match="out/lm does not exist, expected a model folder"):
+        finetune(trained.train, tmp_path / "out", **SHORT, stage="classifier")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"batch_size": 1}, "--batch-size is 1, expected 2 or more: batch norm can't train on one document"),
+        ({"batch_size": 1, "stage": "classifier"}, "--batch-size is 1, expected 2 or more"),
+        ({"device": "gpu"}, "--device gpu is unknown"),
+        ({"device": "mps"}, "--device mps is unknown"),
+        ({"device": "cpu", "precision": "fp16"}, "fp16 needs a GPU"),
+        ({"drop_mult": 9.0}, "drop_mult is 9.0, expected 0 <= drop_mult < "),
+        ({"classifier_drop_mult": 9.0}, "drop_mult is 9.0, expected 0 <= drop_mult < "),
+    ],
+)
+def test_what_can_not_work_is_refused_before_the_texts_are_read(
+    trained: Trained, tmp_path: Path, options: dict, reason: str
+):
+    with pytest.raises(ConfigError, match=reason):
+        finetune(trained.train, tmp_path / "out", **{**SHORT, "from_model": str(trained.lm), **options})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_language_model_takes_batches_of_one(trained: Trained, tmp_path: Path):
+    options = {**SHORT, "batch_size": 1, "max_steps": 2}
+    finetune(trained.train, tmp_path / "out", from_model=str(trained.lm), **options, stage="lm")
+    assert (tmp_path / "out/lm/manifest.json").exists()
+
+
+def test_output_that_holds_a_language_model_is_refused_and_untouched(own: Path):
+    ref = {name: (own / name).read_bytes() for name in files_below(own)}
+    given: list[dict[str, Any]] = [{}, {"stage": "lm"}, {"resume": True}]
+    for options in given:
+        with pytest.raises(UlmpipeError, match="lm holds a language model, expected a classifier: choose another -o"):
+            finetune(own / "train.csv", own / "lm", from_model="none", size="tiny", **SHORT, **options)
+    assert {name: (own / name).read_bytes() for name in files_below(own)} == ref
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"batch_size": 4}, "batch_size 16, not 4"),
+        ({"seed": 3}, "seed 0, not 3"),
+        ({"source": "test.csv"}, r"tokens \w+, not \w+"),
+    ],
+)
+def test_resume_with_other_options_is_refused(own: Path, trained: Trained, options: dict, told: str):
+    ref = {name: (own / "clf" / name).read_bytes() for name in files_below(own / "clf")}
+    source = own / options.pop("source", "train.csv")
+    options = {**TINY_CLASSIFIER, "from_model": str(trained.lm), **options}
+    with pytest.raises(ConfigError, match=f"was begun with {told}: resume with the options it was begun with"):
+        finetune(source, own / "clf", **options, resume=True)
+    assert {name: (own / "clf" / name).read_bytes() for name in files_below(own / "clf")} == ref
 
 
 def test_store_of_another_vocabulary_is_refused(trained: Trained, tmp_path: Path):
     store = tokenize(trained.train, tmp_path / "store", workers=1, max_vocab=30).out
-    with pytest.raises(VocabMismatchError, match="another vocabulary than the model's .51 tokens.: tokenize it again"):
+    with pytest.raises(
+        VocabMismatchError,
+        match=r"numbered with another vocabulary \(30 tokens, expected the one with 51\): tokenize it again",
+    ):
         finetune(store, tmp_path / "out", from_model=str(trained.lm), **SHORT, stage="classifier")
 
 
@@ -239,10 +312,18 @@ def test_store_and_unlabelled_are_refused(trained: Trained, tmp_path: Path):
 
 def test_other_rules_than_the_models_are_told(trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     finetune(trained.train, tmp_path / "out", from_model=str(trained.lm), **SHORT, rules="course", stage="lm")
-    assert "learned from --rules default, these texts are cut with --rules course" in capsys.readouterr().err
+    assert "learned from --rules default, these texts have course" in capsys.readouterr().err
 
 
 def test_default_output_is_named_after_the_source(own: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(own)
     assert finetune("train.csv", **SHORT, from_model="lm", stage="lm").out == "models/train/lm"
     assert pretrain("train.csv", workers=1, size="tiny", max_steps=1).out == "models/train-lm"
+
+
+def test_language_model_that_no_finetune_made_is_not_replaced(trained: Trained, tmp_path: Path):
+    shutil.copytree(trained.lm, tmp_path / "models" / "lm")
+    before = (tmp_path / "models" / "lm" / "model.safetensors").read_bytes()
+    with pytest.raises(UlmpipeError, match="is a language model of its own, which this would replace"):
+        finetune(trained.train, tmp_path / "models", from_model="none")
+    assert (tmp_path / "models" / "lm" / "model.safetensors").read_bytes() == before

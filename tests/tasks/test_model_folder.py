@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from ulmpipe.config import TokenizeConfig
 from ulmpipe.durable import MANIFEST, describe_file
-from ulmpipe.errors import ConfigError, StoreError, UlmpipeError, VocabMismatchError
+from ulmpipe.errors import ConfigError, StoreError, VocabMismatchError
 from ulmpipe.models import SIZES, LanguageModel
 from ulmpipe.tasks.corpus import recipe_options
 from ulmpipe.tasks.model_folder import (
@@ -23,6 +23,7 @@ from ulmpipe.tasks.model_folder import (
     build_model,
     newest_language_model,
     pick_device,
+    read_model_manifest,
 )
 from ulmpipe.text.rules import Rules
 
@@ -67,6 +68,8 @@ def test_folder_holds_what_it_should(trained: Trained):
         "metrics.jsonl",
         "checkpoint-40",
     }
+    assert read_model_manifest(trained.lm)["kind"] == LANGUAGE_MODEL
+    assert read_model_manifest(trained.clf)["kind"] == CLASSIFIER
     config = json.loads((trained.clf / CONFIG_FILE).read_text())
     assert config["kind"] == CLASSIFIER and config["labels"] == ["neg", "pos"]
     assert config["trained"]["options"]["batch_size"] == 16
@@ -230,8 +233,23 @@ def test_custom_rules_must_be_given_again(trained: Trained):
 
 def test_pick_device(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     assert pick_device("auto") == pick_device("cpu") == torch.device("cpu")
-    with pytest.raises(ConfigError, match="no CUDA device here, use --device cpu"):
+    with pytest.raises(ConfigError, match="there are 0 CUDA devices here, use --device cpu"):
         pick_device("cuda:0")
-    with pytest.raises(UlmpipeError, match="--device gpu is unknown: expected auto, cpu or cuda"):
-        pick_device("gpu")
+
+
+@pytest.mark.parametrize("device", ["gpu", "mps", "meta", "xla", "cuda:x", "cuda:-1", "", "cpu0", "CPU"])
+def test_pick_device_knows_cpu_and_cuda_only(device: str):
+    with pytest.raises(ConfigError, match=f"^--device {device} is unknown: expected auto, cpu, cuda or cuda:0, cuda:1"):
+        pick_device(device)
+
+
+def test_pick_device_counts_the_cuda_devices(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert pick_device("auto") == pick_device("cuda") == torch.device("cuda")
+    assert pick_device("cuda:1") == torch.device("cuda:1")
+    for device in ("cuda:2", "cuda:9"):
+        with pytest.raises(ConfigError, match=f"--device {device}: there are 2 CUDA devices here"):
+            pick_device(device)

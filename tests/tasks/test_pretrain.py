@@ -126,7 +126,7 @@ def test_too_small_corpus_is_refused(tmp_path: Path):
     (tmp_path / "a.txt").write_text("one document")
     with pytest.raises(SourceError, match="1 documents are too few to hold out 1: give more, or --valid SOURCE"):
         pretrain(tmp_path / "a.txt", tmp_path / "out", **FEW)
-    assert files_below(tmp_path / "out") == set()
+    assert not (tmp_path / "out").exists()
 
 
 def test_output_in_use_is_refused(trained: Trained, tmp_path: Path):
@@ -140,12 +140,59 @@ def test_output_that_holds_something_else_is_refused(trained: Trained, tmp_path:
     (tmp_path / "thesis.doc").write_text("years of work")
     with pytest.raises(UlmpipeError, match=r"holds something else \(thesis.doc\)"):
         pretrain(trained.train, tmp_path, **FEW)
-    with pytest.raises(UlmpipeError, match="holds a token store, expected a model folder"):
+    with pytest.raises(UlmpipeError, match="holds a token store, expected a language model"):
         pretrain(trained.train, trained.store, **FEW)
     assert files_below(tmp_path) == {"thesis.doc"}
 
 
+def test_output_that_holds_a_classifier_is_refused_and_untouched(own: Path):
+    ref = {name: (own / name).read_bytes() for name in files_below(own)}
+    for resume in (False, True):
+        with pytest.raises(UlmpipeError, match="clf holds a classifier, expected a language model: choose another -o"):
+            pretrain(own / "train.csv", own / "clf", **FEW, resume=resume)
+    assert {name: (own / name).read_bytes() for name in files_below(own)} == ref
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"batch_size": 4}, "batch_size 8, not 4"),
+        ({"seed": 3}, "seed 0, not 3"),
+        ({"bptt": 10, "lr": 1.0}, "bptt 20, not 10, lr 0.01, not 1.0"),
+        ({"source": "test.csv"}, r"tokens \w+, not \w+"),
+    ],
+)
+def test_resume_with_other_options_is_refused(own: Path, options: dict, told: str):
+    ref = {name: (own / "lm" / name).read_bytes() for name in files_below(own / "lm")}
+    source = own / options.pop("source", "train.csv")
+    with pytest.raises(ConfigError, match=f"checkpoint-40 was begun with {told}: resume with the options it was begun"):
+        pretrain(source, own / "lm", **{**TINY_LM, **options}, resume=True)
+    assert {name: (own / "lm" / name).read_bytes() for name in files_below(own / "lm")} == ref
+
+
+def test_resume_with_other_workers_and_checkpoints_goes_on(own: Path):
+    ref = sha256_of(own / "lm/model.safetensors")
+    (own / "lm/manifest.json").unlink()
+    pretrain(own / "train.csv", own / "lm", **{**TINY_LM, "workers": 2, "checkpoint_steps": 3}, resume=True)
+    assert sha256_of(own / "lm/model.safetensors") == ref
+
+
+def test_token_store_with_options_that_decide_ids_is_refused(trained: Trained, tmp_path: Path):
+    with pytest.raises(ConfigError, match="is a token store, which --rules, --min-freq can't change"):
+        pretrain(trained.store, tmp_path / "out", **FEW, rules="course", min_freq=1)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("options", [{"device": "mps"}, {"device": "cpu", "precision": "fp16"}, {"drop_mult": 9.0}])
+def test_what_can_not_work_is_refused_before_the_texts_are_read(trained: Trained, tmp_path: Path, options: dict):
+    with pytest.raises(ConfigError):
+        pretrain(trained.train, tmp_path / "out", **{**FEW, **options})
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_wrong_options_are_named_together(trained: Trained, tmp_path: Path):
-    with pytest.raises(ConfigError, match="did you mean 'batch_size'.; --size is 'huge'.*--lr is nan"):
+    with pytest.raises(
+        ConfigError, match="did you mean 'batch_size'.; --size is 'huge'.*--lr is nan, expected a finite number"
+    ):
         pretrain(trained.train, tmp_path / "out", **{**READ, "batchsize": 3, "size": "huge", "lr": float("nan")})  # pyright: ignore[reportArgumentType]
     assert not (tmp_path / "out").exists()

@@ -21,7 +21,7 @@ STORE_FILES = {"shard-00000.arrow", "vocab.json", "manifest.json", "dataset_info
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != LOCK}
 
 
 def test_result_counts_what_was_read(reviews: Path, tmp_path: Path):
@@ -38,6 +38,19 @@ def test_result_counts_what_was_read(reviews: Path, tmp_path: Path):
 def test_result_folder_holds_a_store_and_nothing_else(reviews: Path, tmp_path: Path):
     tokenize(reviews, tmp_path / "out", workers=1)
     assert set(contents(tmp_path / "out")) == STORE_FILES
+
+
+def test_token_store_is_no_text(reviews: Path, tmp_path: Path):
+    store = tokenize(reviews, tmp_path / "out", workers=1).out
+    with pytest.raises(SourceError, match="out is a token store already, expected texts"):
+        tokenize(store, tmp_path / "again", workers=1)
+    assert not (tmp_path / "again").exists()
+
+
+def test_minus_one_is_a_label_like_any_other(tmp_path: Path):
+    (tmp_path / "a.csv").write_text("text,label\nbad,-1\ngood,1\nnone,\n")
+    comp = tokenize(tmp_path / "a.csv", tmp_path / "out", workers=1)
+    assert comp.labels == ["-1", "1"] and TokenStore(comp.out).doc_labels.tolist() == [0, 1, -1]
 
 
 def test_default_output_is_named_after_the_source(reviews: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -67,10 +80,13 @@ def test_unknown_source_lists_what_there_is():
         plan_source("nosuch", TokenizeConfig())
 
 
-def test_named_source_reads_train_and_unlabelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("of_unlabelled", [-1, 0, 1, "pos"])
+def test_named_source_reads_train_and_unlabelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of_unlabelled: object
+):
     monkeypatch.setenv("ULMPIPE_DATA", str(tmp_path))
     (tmp_path / "mine").mkdir()
-    for stem, label in (("train", 1), ("test", 0), ("unsup", -1)):
+    for stem, label in (("train", 1), ("test", 0), ("unsup", of_unlabelled)):
         (tmp_path / "mine" / f"{stem}.jsonl").write_text(json.dumps({"text": stem, "label": label}))
     comp = tokenize("mine", tmp_path / "out", workers=1, min_freq=1)
     store = TokenStore(comp.out)
@@ -143,7 +159,7 @@ def test_interrupted_run_leaves_nothing_and_a_rerun_works(
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(task, where, interrupt)
         tokenize(reviews, tmp_path / "out", workers=1)
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()
     tokenize(reviews, tmp_path / "out", workers=1)
     tokenize(reviews, tmp_path / "ref", workers=1)
     assert contents(tmp_path / "out") == contents(tmp_path / "ref")
@@ -278,6 +294,23 @@ def test_read_function_reads_other_files(tmp_path: Path):
     )
     store = TokenStore(comp.out)
     assert store.vocab.decode(store.doc(0)) == ["xxbos", "oneone", "xxeos"]
+
+
+def read_upper(path: Path) -> str:
+    return path.read_text().upper()
+
+
+def read_as_it_is(path: Path) -> str:
+    return path.read_text()
+
+
+def test_fingerprint_knows_the_function_that_read(reviews: Path, tmp_path: Path):
+    reads = (None, read_as_it_is, read_upper, read_upper)
+    comp = [
+        TokenStore(tokenize(reviews, tmp_path / str(i), workers=1, read=read).out).fingerprint
+        for i, read in enumerate(reads)
+    ]
+    assert len(set(comp)) == 3 and comp[2] == comp[3]
 
 
 def test_custom_rules_stand_in_for_a_preset(reviews: Path, tmp_path: Path):

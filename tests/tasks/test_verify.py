@@ -13,8 +13,8 @@ from ulmpipe.tasks.verify import PACKAGES, info, verify
 
 
 def test_whole_folders_are_verified(trained: Trained):
-    model, store = verify(trained.clf), verify(trained.store)
-    assert (model.kind, model.n_files) == ("model folder", 3)
+    lm, clf, store = verify(trained.lm), verify(trained.clf), verify(trained.store)
+    assert (lm.kind, lm.n_files) == ("language model", 3) and (clf.kind, clf.n_files) == ("classifier", 3)
     assert (store.kind, store.n_files) == ("token store", 4)
 
 

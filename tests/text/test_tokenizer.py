@@ -65,6 +65,18 @@ def test_recipe_with_own_rules_asks_for_them_again():
     assert TokenizerRecipe.from_json(value, rules=rules).resolved_rules is rules
 
 
+def test_recipe_refuses_rules_that_are_not_those_it_was_made_with():
+    rules = Rules(pre=(shout,), post=())
+    value = TokenizerRecipe(rules=rules).to_json()
+    others = Rules(pre=(str.lower,), post=())
+    with pytest.raises(
+        ConfigError, match=r"rules of your own \(.*shout\), not with rules of your own \(builtins.str.low"
+    ):
+        TokenizerRecipe.from_json(value, rules=others)
+    with pytest.raises(ConfigError, match="made with --rules course, not with rules of your own"):
+        TokenizerRecipe.from_json(TokenizerRecipe(rules="course").to_json(), rules=rules)
+
+
 def test_recipe_names_rules_of_every_kind():
     rules = Rules(pre=(shout, str.lower, partial(shout)), post=())
     comp = TokenizerRecipe(rules=rules).to_json()["custom"]

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from ..config import FinetuneConfig, make_config
 from ..console import log
-from ..durable import check_output, locked
+from ..durable import check_output, locked, read_json
 from ..errors import ConfigError, SourceError, UlmpipeError
 from ..models import CLASSIFIER_DROPOUTS, LM_DROPOUTS, SIZES, Dropouts, LanguageModel, TextClassifier, scaled_dropouts
 from ..models.transfer import classifier_groups, load_encoder, transfer_language_model
@@ -25,6 +25,7 @@ from ..train.metrics import finite_row
 from .corpus import Corpus, check_same_vocab, open_corpus
 from .model_folder import (
     CLASSIFIER,
+    CONFIG_FILE,
     LANGUAGE_MODEL,
     MODELS_FOLDER,
     Pretrained,
@@ -45,7 +46,7 @@ from .tokenize import source_name
 
 LM_LR_WORDS, LM_LR = 2e-2, 5e-3  # highest rates of the two phases; the first moves embeddings and decoder only
 WORDS_SHARE = 5  # of --max-steps, one part in so many goes to the first phase
-LM_FOLDER = "lm"
+LM_FOLDER, LM_TASK = "lm", "finetune, stage lm"
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ def finetune(
     config = make_config(FinetuneConfig, options)
     out = Path(out) if out is not None else MODELS_FOLDER / source_name(str(source))
     check_output(out, expected=CLASSIFIER, also=(LM_FOLDER, *left_behind(out)))
+    _check_own_language_model(out / LM_FOLDER)
     check_machine(config)
     dropouts = scaled_dropouts(LM_DROPOUTS, config.drop_mult)
     classifier_dropouts = scaled_dropouts(CLASSIFIER_DROPOUTS, config.classifier_drop_mult)
@@ -121,6 +123,12 @@ def finetune(
         n_quarantined=corpus.n_quarantined,
         out=str(out if config.stage != "lm" else out / LM_FOLDER),
     )
+
+
+def _check_own_language_model(folder: Path) -> None:
+    """Refuse to write over a language model in `out/lm` that no finetune made: `-o models` beside a model called lm."""
+    if (folder / CONFIG_FILE).exists() and read_json(folder / CONFIG_FILE)["trained"].get("task") != LM_TASK:
+        raise UlmpipeError(f"{folder} is a language model of its own, which this would replace: choose another -o")
 
 
 def _load_start(config: FinetuneConfig, out: Path) -> Pretrained | None:
@@ -170,7 +178,7 @@ def _tune_language_model(
     learn = language_model_learner(model, corpus, config)
     phases = _language_model_phases(config, len(learn.groups), tuned=start is not None)
     row = run_phases(learn, phases, out, config, corpus)
-    trained = {"task": "finetune, stage lm", **about, "share_mapped": share, "results": finite_row(row)}
+    trained = {"task": LM_TASK, **about, "share_mapped": share, "results": finite_row(row)}
     lm = Pretrained(LANGUAGE_MODEL, model, vocab, corpus.store.manifest["recipe"], settings, [], trained)
     lm.save_pretrained(out)
     return lm, row, share

@@ -116,7 +116,7 @@ def _find_resume(phases: Sequence[Phase], options: dict[str, Any], out: Path) ->
     if path is None:
         log(f"{out} has no checkpoint to resume from: starting from the beginning")
         return None, 0
-    saved = read_json(path / "state.json")["extra"]
+    saved = {"phase": "?", "options": {}} | read_json(path / "state.json")["extra"]
     others = [name for name in options if options[name] != saved["options"].get(name)]
     names = [phase.name for phase in phases]
     if others or saved["phase"] not in names:
