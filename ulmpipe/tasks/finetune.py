@@ -37,10 +37,12 @@ from .phases import (
     Phase,
     check_finished,
     check_machine,
+    check_resume,
     common_callbacks,
     language_model_learner,
     run_phases,
     seed_everything,
+    smaller_for_few,
 )
 from .tokenize import source_name
 
@@ -79,6 +81,7 @@ def finetune(
     check_output(out, expected=CLASSIFIER, also=(LM_FOLDER, *left_behind(out)))
     _check_own_language_model(out / LM_FOLDER)
     check_machine(config)
+    check_resume(config, out, out / LM_FOLDER)
     dropouts = scaled_dropouts(LM_DROPOUTS, config.drop_mult)
     classifier_dropouts = scaled_dropouts(CLASSIFIER_DROPOUTS, config.classifier_drop_mult)
     if config.stage != "lm" and config.batch_size < 2:
@@ -229,10 +232,22 @@ def _train_classifier(
     load_encoder(model, lm.model.state_dict())
     learn = classifier_learner(model, corpus, chosen, config)
     row = run_phases(learn, classifier_phases(config, len(learn.groups)), out, config, corpus)
+    _compare_with_chance(row["accuracy"], corpus)
     trained = {"task": "finetune", **about, "n_labels": len(chosen), "max_tokens": config.max_tokens}
     trained["results"] = finite_row(row)
     Pretrained(CLASSIFIER, model, lm.vocab, lm.recipe, settings, labels, trained).save_pretrained(out)
     return row
+
+
+def _compare_with_chance(accuracy: float, corpus: Corpus) -> None:
+    """Warn when the classifier is no better than one that always gives the most frequent label."""
+    labels = corpus.valid_store.doc_labels[corpus.valid]
+    share = np.bincount(labels[labels >= 0]).max() / (labels >= 0).sum()
+    if accuracy <= share:
+        log(
+            f"warning: accuracy {accuracy:.3f} is no better than always giving the most frequent label ({share:.3f}): "
+            "more --epochs, a smaller --batch-size, more labels, or a language model to start from may help"
+        )
 
 
 def choose_labelled(doc_labels: IntArray, which: IntArray, n_labels: int | None, seed: int) -> IntArray:
@@ -267,10 +282,13 @@ def classifier_learner(model: TextClassifier, corpus: Corpus, chosen: IntArray, 
     train_docs = Docs.from_store(corpus.store)
     valid_docs = train_docs if corpus.valid_store is corpus.store else Docs.from_store(corpus.valid_store)
     shape: dict[str, Any] = {"pad_id": corpus.store.vocab.pad_id, "max_tokens": config.max_tokens, "seed": config.seed}
+    batch_size = smaller_for_few(config.batch_size, len(chosen))
+    if batch_size < config.batch_size:
+        log(f"{len(chosen)} labelled documents are few: batches of {batch_size} instead of {config.batch_size}")
     valid = corpus.valid[corpus.valid_store.doc_labels[corpus.valid] >= 0]
     return Learner(
         model,
-        ClassifierBatches(train_docs, chosen, batch_size=config.batch_size, shuffle=True, **shape),
+        ClassifierBatches(train_docs, chosen, batch_size=batch_size, shuffle=True, **shape),
         ClassifierBatches(valid_docs, valid, batch_size=config.batch_size, shuffle=False, **shape),
         loss_fn=F.cross_entropy,
         groups=classifier_groups(model),

@@ -41,6 +41,7 @@ from .model_folder import pick_device
 CLIP = 0.1  # of the gradient's norm, in the lesson and in fastai
 PCT_START = 0.3  # of a phase, in which the learning rate rises
 MAX_LM_VALID = 500  # documents a language model is validated on: its decoder makes every one of them dear
+MIN_STEPS = 32  # in an epoch: fewer, and a schedule is over before anything is learned
 MAY_CHANGE = {"resume", "workers", "device", "checkpoint_steps"}  # options that a resumed training need not share
 
 
@@ -101,6 +102,25 @@ def check_finished(out: Path) -> None:
         )
 
 
+def check_resume(config: TrainConfig, *folders: Path) -> None:
+    """Say that a finished model is replaced; raise `ConfigError` where `--resume` finds no checkpoint in any folder."""
+    if config.resume and not any(path for folder in folders for path in folder.glob("checkpoint-*")):
+        raise ConfigError(
+            f"{folders[0]} has no checkpoint to resume from: check the spelling of -o, or leave out --resume"
+        )
+    if not config.resume and (folders[0] / MANIFEST).exists():
+        log(f"{folders[0]} holds a finished model: it is replaced when this one is")
+
+
+def smaller_for_few(batch_size: int, n_items: int) -> int:
+    """A batch size that leaves `MIN_STEPS` steps in an epoch of so many items, where there are few; 8 at least.
+
+    >>> smaller_for_few(64, 270), smaller_for_few(64, 100_000), smaller_for_few(4, 10)
+    (8, 64, 4)
+    """
+    return min(batch_size, max(8, n_items // MIN_STEPS))
+
+
 def _start_over(out: Path) -> tuple[None, int]:
     """Clear the traces of a finished training; one that did not finish is refused."""
     check_finished(out)
@@ -144,7 +164,9 @@ def common_callbacks(config: TrainConfig) -> list[Any]:
 
 def language_model_learner(model: LanguageModel, corpus: Corpus, config: TrainConfig) -> Learner:
     """A Learner of a language model: both data loaders with the same streams, AR and TAR, state carried and reset."""
-    shape: dict[str, Any] = {"batch_size": config.batch_size, "bptt": config.bptt, "seed": config.seed}
+    n_windows = int(corpus.store.doc_lengths[corpus.train].sum()) // config.bptt
+    batch_size = smaller_for_few(config.batch_size, n_windows)
+    shape: dict[str, Any] = {"batch_size": batch_size, "bptt": config.bptt, "seed": config.seed}
     valid = corpus.valid[:: -(-len(corpus.valid) // MAX_LM_VALID)]  # evenly spread
     train_docs = Docs.from_store(corpus.store)
     valid_docs = train_docs if corpus.valid_store is corpus.store else Docs.from_store(corpus.valid_store)

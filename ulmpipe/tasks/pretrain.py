@@ -16,7 +16,7 @@ from ..text.rules import Rules
 from ..train.metrics import finite_row, perplexity
 from .corpus import open_corpus
 from .model_folder import LANGUAGE_MODEL, MODELS_FOLDER, Pretrained, left_behind
-from .phases import Phase, check_machine, language_model_learner, run_phases, seed_everything
+from .phases import Phase, check_machine, check_resume, language_model_learner, run_phases, seed_everything
 from .tokenize import source_name
 
 LR = 5e-3  # lesson 12's
@@ -48,6 +48,7 @@ def pretrain(
     out = Path(out) if out is not None else MODELS_FOLDER / f"{source_name(str(source))}-lm"
     check_output(out, expected=LANGUAGE_MODEL, also=left_behind(out))
     check_machine(config)
+    check_resume(config, out)
     dropouts = scaled_dropouts(LM_DROPOUTS, config.drop_mult)
     begin_s = time.monotonic()
     with locked(out):

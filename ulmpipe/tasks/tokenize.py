@@ -135,6 +135,8 @@ def tokenize_plan(
     if read is None and custom_rules is None and _holds(out, fingerprint):
         log(f"{out} holds these tokens already")
         return _result(TokenStore(out), seconds=0.0, reused=True)
+    if is_store(out):
+        log(f"{out} holds tokens of other texts or settings: they are replaced")
     if vocab is not None and (missing := set(recipe.resolved_rules.specials) - set(vocab.itos)):
         raise ConfigError(
             f"the vocabulary lacks special tokens of --rules {config.rules}: {', '.join(sorted(missing))}"
