@@ -116,10 +116,12 @@ def test_evaluate_shows_a_table(cli: Cli, own: Path):
 
 
 def test_predict_json_is_a_line_a_text(cli: Cli, trained: Trained):
-    ended = cli("predict", trained.clf, "A superb film", "dull\nand long", "--json", "--quiet")
+    texts = ["What a superb film! Its plot is charming.", "A dull cast,\nand a clumsy plot."]
+    ended = cli("predict", trained.clf, *texts, "--json", "--quiet")
     found = [json.loads(line) for line in ended.out.splitlines()]
-    assert ended.code == 0 and [one["text"] for one in found] == ["A superb film", "dull\nand long"]
-    assert found[0]["label"] == "pos" and found[0].keys() == {"label", "probability", "probabilities", "text"}
+    assert ended.code == 0 and [one["text"] for one in found] == texts
+    assert [one["label"] for one in found] == ["pos", "neg"]
+    assert found[0].keys() == {"label", "probability", "probabilities", "text"}
 
 
 @pytest.mark.parametrize("args", [[], ["-"]])
@@ -129,8 +131,8 @@ def test_predict_reads_a_text_a_line(cli: Cli, trained: Trained, args: list[str]
 
 
 def test_predict_shows_a_line_a_text(cli: Cli, trained: Trained):
-    first, second = cli("predict", trained.clf, "A superb film", "x" * 200).out.splitlines()
-    assert first.startswith("pos\t") and first.endswith("\tA superb film") and second.endswith("x…")
+    first, second = cli("predict", trained.clf, "What a superb film!", "x" * 200).out.splitlines()
+    assert first.startswith("pos\t") and first.endswith("\tWhat a superb film!") and second.endswith("x…")
 
 
 def test_verify_and_info_and_version(cli: Cli, trained: Trained):
@@ -460,3 +462,24 @@ def test_reader_that_has_seen_enough_is_no_error(trained: Trained):
         process.stdin.write("\n".join(texts))
         process.stdin.close()
         assert "Traceback" not in process.stderr.read()
+
+
+def test_interrupt_that_a_library_swallows_is_raised_again(monkeypatch: pytest.MonkeyPatch):
+    code = """
+import os, signal, sys, time
+from ulmpipe import cli
+cli.SWALLOWED_S = 0.2
+def swallow():
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(1)
+    except KeyboardInterrupt:
+        pass
+    time.sleep(20)
+cli.app = swallow
+cli.main()
+"""
+    begin_s = time.monotonic()
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "ulmpipe: interrupted" in ended.stderr and ended.returncode != 0
+    assert time.monotonic() - begin_s < 15

@@ -74,7 +74,7 @@ class PretrainConfig(TrainConfig, TokenizeConfig):
     """A language model from a large corpus."""
 
     size: str = option(
-        "base", "model: tiny is for tests, small = 2 x 300, base = 3 x 1152", choices=("tiny", "small", "base")
+        "small", "model: tiny is for tests, small = 2 x 300, base = 3 x 1152", choices=("tiny", "small", "base")
     )
     epochs: int = option(1, "times the corpus is read")
 

@@ -13,10 +13,12 @@ from ulmpipe.config import FinetuneConfig
 from ulmpipe.durable import sha256_of
 from ulmpipe.errors import ConfigError, SourceError, StoreError, UlmpipeError, VocabMismatchError
 from ulmpipe.tasks import finetune as task
+from ulmpipe.tasks.corpus import Corpus
 from ulmpipe.tasks.finetune import _language_model_phases, choose_labelled, classifier_phases, finetune
 from ulmpipe.tasks.model_folder import Pretrained
 from ulmpipe.tasks.pretrain import pretrain
 from ulmpipe.tasks.tokenize import tokenize
+from ulmpipe.text.store import TokenStore
 
 SHORT = {**TINY_CLASSIFIER, "max_steps": 4, "epochs": 1, "batch_size": 64}
 
@@ -327,3 +329,17 @@ def test_language_model_that_no_finetune_made_is_not_replaced(trained: Trained, 
     with pytest.raises(UlmpipeError, match="is a language model of its own, which this would replace"):
         finetune(trained.train, tmp_path / "models", from_model="none")
     assert (tmp_path / "models" / "lm" / "model.safetensors").read_bytes() == before
+
+
+def test_accuracy_of_chance_is_warned_of(trained: Trained, capsys: pytest.CaptureFixture[str]):
+    store = TokenStore(trained.store)
+    corpus = Corpus(store, np.arange(4), store, np.arange(store.n_docs))
+    task._compare_with_chance(0.5, corpus)
+    assert "accuracy 0.500 is no better than always giving the most frequent label (0.500)" in capsys.readouterr().err
+    task._compare_with_chance(0.51, corpus)
+    assert capsys.readouterr().err == ""
+
+
+def test_few_documents_get_smaller_batches(trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    finetune(trained.train, tmp_path / "clf", from_model=str(trained.lm), **{**TINY_CLASSIFIER, "batch_size": 64})
+    assert "180 labelled documents are few: batches of 8 instead of 64" in capsys.readouterr().err

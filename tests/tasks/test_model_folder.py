@@ -164,7 +164,7 @@ def test_altered_manifest_is_refused(own: Path, manifest: dict, reason: str):
 def test_unfinished_folder_is_refused(own: Path):
     (own / "lm" / MANIFEST).unlink()
     with pytest.raises(
-        StoreError, match="has no manifest.json: it is no model folder, or one whose run did not finish"
+        StoreError, match="has no manifest.json: it is no model folder, or the run that made it did not finish"
     ):
         Pretrained.from_pretrained(own / "lm")
 

@@ -211,3 +211,10 @@ def test_language_model_loss_is_the_mean_over_all_tokens():
     logits, target = torch.randn(2, 3, 5), torch.randint(5, (2, 3))
     ref = -logits.log_softmax(-1).gather(-1, target[..., None]).mean()
     assert language_model_loss(logits, target).item() == pytest.approx(ref.item())
+
+
+def test_resume_without_any_checkpoint_is_refused_by_the_tasks(tmp_path: Path):
+    with pytest.raises(ConfigError, match="has no checkpoint to resume from: check the spelling of -o"):
+        task.check_resume(PretrainConfig(resume=True), tmp_path, tmp_path / "lm")
+    (tmp_path / "lm" / "checkpoint-3").mkdir(parents=True)
+    task.check_resume(PretrainConfig(resume=True), tmp_path, tmp_path / "lm")
