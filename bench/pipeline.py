@@ -21,7 +21,7 @@ from ulmpipe.tasks.verify import info
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "bench" / "results"
-REPEATS = 2
+REPEATS = 1
 TRAIN = (
     "pretrain wikitext2 -o {out}/wt2-lm --size small --max-vocab 10000 --batch-size 32 --max-steps 300",
     "finetune imdb --from {out}/wt2-lm -o {out}/imdb --max-vocab 10000 --max-steps 200 --max-tokens 200 --epochs 1",

@@ -69,7 +69,15 @@ def start(*args: str | Path, **environment: str) -> subprocess.Popen[str]:
     """Begin a command line in a process of its own."""
     env = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
     command = [sys.executable, "-m", "ulmpipe", *map(str, args)]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)  # fmt: skip
+    return subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env,
+        preexec_fn=hear_interrupts,
+    )  # fmt: skip
+
+
+def hear_interrupts() -> None:
+    """A shell ignores SIGINT for its background jobs, and what they start inherits that: not these processes."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def end(process: subprocess.Popen[str], stdin: str = "") -> Ended:
@@ -480,6 +488,6 @@ cli.app = swallow
 cli.main()
 """
     begin_s = time.monotonic()
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, preexec_fn=hear_interrupts)
     assert "ulmpipe: interrupted" in ended.stderr and ended.returncode != 0
     assert time.monotonic() - begin_s < 15
