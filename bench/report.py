@@ -31,7 +31,7 @@ def demo_lines(result: dict[str, Any]) -> str:
 
 def tokenize_table(result: dict[str, Any]) -> str:
     """Seconds and rates of one worker and two."""
-    rows = ["| workers | seconds (median of runs) | MB/s | largest process, MB |", "|---|---|---|---|"]
+    rows = ["| workers | seconds (least to most of runs) | MB/s | largest process, MB |", "|---|---|---|---|"]
     for run, workers in zip(result["runs"], result["median_wall_s"], strict=True):
         wall_s, spread = result["median_wall_s"][workers], result["wall_s"][workers]
         rate = run["n_bytes"] / 1e6 / wall_s
