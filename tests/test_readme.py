@@ -33,5 +33,5 @@ def test_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_commands_of_the_table_are_those_of_the_command_line():
-    told = re.findall(r"^\| `ulmpipe (\w+)", README, re.MULTILINE) + ["demo"]
-    assert sorted(told) == sorted(command.callback.__name__ for command in app.registered_commands if command.callback)
+    told = {*re.findall(r"^\| `ulmpipe (\w+)", README, re.MULTILINE), "demo"}
+    assert told == {command.callback.__name__ for command in app.registered_commands if command.callback}
