@@ -31,11 +31,12 @@ def demo_lines(result: dict[str, Any]) -> str:
 
 def tokenize_table(result: dict[str, Any]) -> str:
     """Seconds and rates of one worker and two."""
-    rows = ["| workers | seconds (least to most of runs) | MB/s | largest process, MB |", "|---|---|---|---|"]
+    rows = ["| workers | seconds, median | MB/s | largest process, MB |", "|---|---|---|---|"]
     for run, workers in zip(result["runs"], result["median_wall_s"], strict=True):
-        wall_s, spread = result["median_wall_s"][workers], result["wall_s"][workers]
+        wall_s, walls = result["median_wall_s"][workers], result["wall_s"][workers]
+        spread = f"{walls[0]} to {walls[-1]} in {len(walls)} runs" if len(walls) > 1 else "one run"
         rate = run["n_bytes"] / 1e6 / wall_s
-        rows.append(f"| {workers} | {wall_s} ({spread[0]} to {spread[-1]}) | {rate:.2f} | {run['peak_rss_mb']:,} |")
+        rows.append(f"| {workers} | {wall_s} ({spread}) | {rate:.2f} | {run['peak_rss_mb']:,} |")
     run = result["runs"][0]
     ratio = result["two_workers_over_one"]["median"]
     lines = [
