@@ -5,16 +5,22 @@
 Slow and obvious: every other engine must give exactly these tokens. It knows no ids (vocab.py) and no files.
 """
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
-from .rules import PRESETS, Rules
+from .patterns import make_linear
+from .rules import PRESETS, PostRule, PreRule, Rules
+from .spacy_import import import_spacy
 
 if TYPE_CHECKING:
     from spacy.tokenizer import Tokenizer as SpacyTokenizer
+
+MAX_CHUNK = 20_000  # characters without white space that spaCy is given at once
+_LONG_CHUNK = re.compile(rf"\S{{{MAX_CHUNK + 1},}}")
 
 
 @dataclass(frozen=True)
@@ -87,31 +93,65 @@ class Tokenizer:
     def __init__(self, recipe: TokenizerRecipe | None = None):
         self.recipe = recipe or TokenizerRecipe()
         self.rules = self.recipe.resolved_rules
-        self.spacy = build_spacy_tokenizer(self.recipe.lang, self.rules.specials)
+        self.spacy = build_spacy_tokenizer(self.rules, self.recipe.lang)
+        self.n_cut = 0  # chunks that were cut for their length, so far
 
     def tokenize(self, text: str) -> list[str]:
         """Tokens of one document, special tokens included."""
-        for pre_rule in self.rules.pre:
+        return self.run(text, self.rules.pre, self.rules.post)
+
+    def run(self, text: str, pre: Iterable[PreRule], post: Iterable[PostRule]) -> list[str]:
+        """Tokens of a text under some of the rules."""
+        for pre_rule in pre:
             text = pre_rule(text)
-        tokens = [token.text for token in self.spacy(text)]
-        for post_rule in self.rules.post:
+        tokens = self.split(text)
+        for post_rule in post:
             tokens = post_rule(tokens)
         return tokens
 
+    def split(self, text: str) -> list[str]:
+        """spaCy's tokens, and nothing else."""
+        parts = cut_long_chunks(text)
+        self.n_cut += len(parts) - 1
+        return [token.text for part in parts for token in self.spacy(part)]
 
-def build_spacy_tokenizer(lang: str, specials: tuple[str, ...]) -> "SpacyTokenizer":
-    """spaCy's tokenizer of a language, told never to split the special tokens. Raises `ConfigError` for an unknown language."""
-    import spacy
+
+def cut_long_chunks(text: str) -> list[str]:
+    """Cut every run of more than `MAX_CHUNK` characters without white space: some take spaCy time with their square.
+
+    >>> [len(part) for part in cut_long_chunks("a " + "b" * 50_000 + " c")]
+    [20002, 20000, 10002]
+    """
+    if len(text) <= MAX_CHUNK:
+        return [text]
+    cuts = [cut for run in _LONG_CHUNK.finditer(text) for cut in range(run.start() + MAX_CHUNK, run.end(), MAX_CHUNK)]
+    return [text[begin:end] for begin, end in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+
+
+def build_spacy_tokenizer(rules: Rules, lang: str) -> "SpacyTokenizer":
+    """spaCy's tokenizer of a language, or the rules' own, told never to split the special tokens.
+
+    Raises `ConfigError` for an unknown language.
+    """
     from spacy.symbols import ORTH
+    from spacy.tokenizer import Tokenizer as SpacyTokenizer
 
+    tokenizer: Any = rules.tokenizer() if rules.tokenizer else blank_tokenizer(lang)
+    if hasattr(tokenizer, "add_special_case"):  # ja, ko, zh, th, vi have tokenizers of another kind, without rules
+        for special in rules.specials:
+            tokenizer.add_special_case(special, [{ORTH: special}])
+    if type(tokenizer) is SpacyTokenizer:
+        make_linear(tokenizer)
+    return tokenizer
+
+
+def blank_tokenizer(lang: str) -> Any:
+    """The tokenizer of a language, as spaCy makes it."""
+    spacy = import_spacy()
     try:
-        tokenizer: Any = spacy.blank(lang).tokenizer
+        return spacy.blank(lang).tokenizer
     except ImportError as err:
         raise ConfigError(f"--lang {lang}: spaCy can't load it: {str(err).strip().splitlines()[0]}") from err
-    if hasattr(tokenizer, "add_special_case"):  # ja, ko, zh, th, vi have tokenizers of another kind, without rules
-        for special in specials:
-            tokenizer.add_special_case(special, [{ORTH: special}])
-    return tokenizer
 
 
 @lru_cache(maxsize=2)

@@ -1,0 +1,420 @@
+"""What the fast engine remembers: each different chunk of text with its ids, and how a new one is worked out.
+
+    scan (scan.py) finds new entries -> chunk rules, on all of them at once -> signatures.py, or spaCy -> token rules
+
+Everything is worked out by the reference tokenizer's own rules and spaCy on a small text, and holds wherever that text
+stands, because a rule's scope and boundaries.py say so. Whole documents are engine.py's.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import cached_property
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import UlmpipeError
+from .boundaries import link_numbers, special_cases, without_special_cases
+from .patterns import UnknownPattern
+from .rules import PostRule, PreRule, scope_of
+from .scan import (
+    AFTER_HEAD,
+    BEGIN,
+    BLANK,
+    CHUNK,
+    END,
+    FLAGS,
+    GAP,
+    JOINED,
+    LATE,
+    LEAD,
+    LINKS,
+    REFUSED,
+    REWRITTEN,
+    TRAIL,
+    describe_keys,
+    join_keys,
+    scan,
+)
+from .signatures import SETTLED, Settled, Signatures
+from .table import PAD_BYTES, Memo, copy_ids, find, find_or_add, n_ids_at, padded, set_ids, words_of
+from .tokenizer import Tokenizer
+
+SCRATCH_BYTES = 32_768  # for a gap with the spaces that rules put around it
+MOST_IDS = 1 << 12  # of one chunk, where it was settled by its signature
+SEPARATOR = "\ue000\ue000"  # between tokens, where token rules are run on many at once
+GUARD = "a"  # a line before and after others, where chunk rules are run on many at once
+NO_LINKS = np.zeros((1, 1), np.bool_)
+
+
+class Unsupported(ValueError):
+    """The fast engine can't do this recipe; the reason."""
+
+
+class Chunks:
+    """Remembers chunks, and works out new ones.
+
+    `reference` makes the reference tokenizer when the first new chunk is met; `tail` are the pre rules that are run on
+    chunks and no more on documents, `post` the post rules but for those of scope `document`.
+    """
+
+    def __init__(self, reference: Callable[[], Tokenizer], tail: Sequence[PreRule], post: Sequence[PostRule]):
+        self.make_reference, self.tail, self.post = reference, tail, post
+        self.token_rules = [rule for rule in post if scope_of(rule).sees == "token"]
+        self.has_chunk_rules = any(scope_of(rule).sees != "gap" for rule in tail)
+        self.repeats = max((scope_of(rule).repeats for rule in tail), default=0)
+        self.itos: list[str] = []
+        self.number: dict[str, int] = {}
+        self.tokens = Memo()  # text of a token -> ids of what the token rules make of it
+        self.counts: Counter[str] = Counter()
+        self.scratch = np.zeros(SCRATCH_BYTES + PAD_BYTES, np.uint8)
+        self.scratch_words = words_of(self.scratch)
+        self.matrix = NO_LINKS  # which ways to end and to begin are linked (boundaries.py)
+        self.forget()
+
+    def forget(self) -> None:
+        """Forget every chunk; tokens keep their numbers."""
+        self.memo = Memo(1 << 14)
+        self.links = np.zeros((0, 2), np.int32)  # of each entry: how it begins, how it ends
+        self.n_settled = 0
+
+    def id(self, token: str) -> int:
+        """The number of a token, which is new or not."""
+        number = self.number.setdefault(token, len(self.itos))
+        if number == len(self.itos):
+            self.itos.append(token)
+        return number
+
+    def ids(self, tokens: Sequence[str]) -> list[int]:
+        """The numbers of tokens that all rules have been run on."""
+        return [self.id(token) for token in tokens]
+
+    # ---- scanning ---------------------------------------------------------------------------------------------------
+
+    def scan(self, data: NDArray[np.uint8], offsets: NDArray[np.int64], docs: NDArray[np.int64], edges: int) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int32]]:  # fmt: skip
+        """Ids (n,) of documents, offsets (n_docs + 1,) and notes (n_docs, 4), everything new worked out.
+
+        docs (n_docs,): document d is `data[offsets[d]:offsets[d + 1]]`; `data` ends in `PAD_BYTES` bytes more.
+        """
+        n_bytes = int((offsets[docs + 1] - offsets[docs]).sum())
+        out = np.empty(n_bytes // 2 + 4 * len(docs) + 64, np.int32)
+        out_offsets = np.zeros(len(docs) + 1, np.int64)
+        notes = np.zeros((len(docs), 4), np.int32)
+        words, done = words_of(data), 0
+        while True:
+            self._make_room_for_links()
+            done = scan(data, words, offsets, docs, done, edges, self.memo.table, self.links, self.matrix, out, out_offsets, notes, self.scratch, self.scratch_words)  # fmt: skip
+            if done < len(docs):  # something was full
+                size = int(offsets[docs[done] + 1] - offsets[docs[done]])
+                self.memo.make_room(entries=len(self.memo) // 4 + size // 16 + 64, key_bytes=len(self.memo) + size + 64)
+                out = np.concatenate([out, np.empty(len(out) // 4 + size, np.int32)])
+            elif len(self.memo) > self.n_settled:
+                self.settle()
+                done = 0
+            else:
+                return out[: out_offsets[-1]], out_offsets, notes
+
+    def _make_room_for_links(self) -> None:
+        n = len(self.memo.table.slot_of)
+        if len(self.links) < n:
+            self.links = np.concatenate([self.links, np.zeros((n - len(self.links), 2), np.int32)])
+
+    # ---- new entries ------------------------------------------------------------------------------------------------
+
+    def settle(self) -> None:
+        """Work out all new entries; entries that come up on the way are worked out on the way."""
+        first, self.n_settled = self.n_settled, len(self.memo)
+        entries = np.arange(first, self.n_settled)
+        self._make_room_for_links()
+        table = self.memo.table
+        kinds = (table.slots[table.slot_of[entries], 1] >> np.uint64(60)).astype(np.int64)
+        _ = self.signatures  # and with it the reference, the special cases and their matrix
+        for entry in entries[kinds != CHUNK].tolist():
+            if self.memo.kind(entry) == JOINED:
+                self._settle_joined(entry)
+            else:
+                self._settle_edge(entry)
+        self._settle_chunks(entries[kinds == CHUNK])
+
+    def _settle_chunks(self, entries: NDArray[np.int64]) -> None:
+        marks = np.zeros((len(entries), 2), np.int32)
+        describe_keys(self.memo.table, entries, marks)
+        flags = marks[:, 0].astype(np.int64)
+        if not self.has_chunk_rules or not len(entries):
+            self._settle_plain(entries, flags)
+        else:
+            texts = self._texts(entries)
+            rewritten, is_late, is_refused = self.rewrite(texts, marks[:, 1])
+            flags[is_late] |= LATE
+            flags[is_refused] |= REFUSED
+            changed = [k for k, (text, new) in enumerate(zip(texts, rewritten, strict=True)) if text != new]
+            is_plain = np.ones(len(entries), np.bool_)
+            is_plain[changed] = False
+            self._settle_plain(entries[is_plain], flags[is_plain])  # what the others are made of may be among them
+            self._settle_rewritten(entries[changed], [rewritten[k] for k in changed], flags[changed])
+
+    def _texts(self, entries: NDArray[np.int64]) -> list[str]:
+        """The keys of entries."""
+        table = self.memo.table
+        out = np.empty(int((table.starts[entries + 1] - table.starts[entries]).sum()) + len(entries), np.uint8)
+        return out[: join_keys(table, entries, out) - 1].tobytes().decode().split("\n")
+
+    def _settle_plain(self, entries: NDArray[np.int64], flags: NDArray[np.int64]) -> None:
+        """Chunks that no rule changes: most by their signature, the others by spaCy."""
+        table = self.memo.table
+        settled = self.signatures.settle(table, entries) if self.signatures else unsettled(len(entries))
+        self._link(entries, flags, table.arena, table.starts[entries], table.starts[entries + 1])
+        asked = np.flatnonzero(settled.status != SETTLED)
+        self.counts["n_new"] += len(entries)
+        self.counts["n_asked"] += len(asked)
+        self._settle_tokens(entries, settled)
+        ids, done = np.zeros(MOST_IDS, np.int32), 0
+        while done < len(entries):
+            done = put_ids(self.memo.table, entries, flags, settled.status, settled.firsts, settled.ends, self.tokens.table, ids, done)  # fmt: skip
+            self.memo.make_room(entries=0, ids=MOST_IDS + len(entries))
+        for k in asked.tolist():
+            self.memo.set(int(entries[k]), self._split(self.memo.key(int(entries[k])).decode()), int(flags[k]))
+
+    def _settle_tokens(self, entries: NDArray[np.int64], settled: Settled) -> None:
+        """Give the tokens of settled chunks their ids: the token rules are run on all new ones at once."""
+        first, done = len(self.tokens), 0
+        while done < len(entries):
+            done = add_tokens(self.memo.table, entries, settled.status, settled.firsts, settled.ends, self.tokens.table, done)  # fmt: skip
+            self.tokens.make_room(entries=len(self.tokens) // 2 + 4096, key_bytes=len(self.tokens) + (1 << 16))
+        texts = [self.tokens.key(entry).decode() for entry in range(first, len(self.tokens))]
+        for entry, ids in enumerate(self._ids_of_each(texts), first):
+            self.tokens.set(entry, ids)
+
+    def _ids_of_each(self, tokens: list[str]) -> list[list[int]]:
+        """What the token rules make of each of spaCy's tokens."""
+        parts = [part for token in tokens for part in (token, SEPARATOR)]
+        for rule in self.token_rules:
+            parts = rule(parts)
+        if parts.count(SEPARATOR) != len(tokens):
+            raise UlmpipeError("a post rule of scope 'token' changes neighbours together: take its scope away")
+        out: list[list[int]] = [[] for _ in tokens]
+        k = 0
+        for part in parts:
+            if part == SEPARATOR:
+                k += 1
+            else:
+                out[k].append(self.id(part))
+        return out
+
+    def _settle_rewritten(self, entries: NDArray[np.int64], texts: list[str], flags: NDArray[np.int64]) -> None:
+        """Chunks that the rules change: what they become is scanned as a small document without ends."""
+        cores = [text.strip() for text in texts]
+        for k, (text, core) in enumerate(zip(texts, cores, strict=True)):
+            flags[k] |= REWRITTEN | pads(text, core)
+            if self.repeats and core and core.split()[-1].replace("_", "").isalnum():
+                flags[k] |= LATE  # the word that ends it may be the first of a row (engine.py)
+        # Where the rules would change it again (`4444` became `xxrep 4 4`), it is not for the scan, and spaCy splits it.
+        # Spaces that they would add once more do no harm where gap rules make all spaces one.
+        same = str.split if self._gaps("  ") == " " else str.strip
+        is_fixed = [same(core) == same(again) for core, again in zip(cores, self.rewrite(cores)[0], strict=True)]
+        data = [core.encode() for core in cores]
+        joined, offsets = padded(b"".join(data)), np.cumsum([0, *map(len, data)], dtype=np.int64)
+        self._link(entries, flags, joined, offsets[:-1], offsets[1:])
+        fixed = np.flatnonzero(is_fixed)
+        ids, id_offsets, notes = self.scan(joined, offsets, fixed, 0)
+        for place, k in enumerate(fixed.tolist()):
+            flags[k] |= int(notes[place, FLAGS]) & REFUSED
+            self.memo.set(int(entries[k]), ids[id_offsets[place] : id_offsets[place + 1]], int(flags[k]))
+        for k in np.flatnonzero(~np.array(is_fixed, np.bool_)).tolist():
+            self.memo.set(int(entries[k]), self._split(cores[k]), int(flags[k]))
+
+    def _split(self, text: str) -> list[int]:
+        """Ids of a text that the chunk rules have been run on, by spaCy."""
+        tokens = self.reference.split(self._gaps(text))
+        for rule in self.token_rules:
+            tokens = rule(tokens)
+        return self.ids(tokens)
+
+    def _gaps(self, text: str) -> str:
+        """Run the gap rules."""
+        for rule in self.tail:
+            text = rule(text) if scope_of(rule).sees == "gap" else text
+        return text
+
+    def _settle_joined(self, entry: int) -> None:
+        """Chunks that special cases could join, with the spaces between them: spaCy looks at them together."""
+        text = self.rewrite([self.memo.key(entry).decode()])[0][0]
+        self.memo.set(entry, self._split(text.strip()), pads(text, text.strip()) and REFUSED)
+
+    def _settle_edge(self, entry: int) -> None:
+        """White space between chunks and at the ends of documents: what the reference makes of it beside a probe."""
+        kind, text, probe = self.memo.kind(entry), self.memo.key(entry).decode(), self.probe
+        after_head = kind > JOINED or kind == GAP
+        n_before, n_after = self._ends[after_head]
+        kind -= AFTER_HEAD if kind > JOINED else 0
+        if kind == GAP:
+            tokens = self.reference_tokens(probe + text + probe, after_head)[n_before + 1 : -1 - n_after]
+        elif kind == BEGIN:
+            tokens = self.reference_tokens(text + probe, after_head)[: -1 - n_after]
+        elif kind == END:
+            tokens = self.reference_tokens(probe + text, after_head)[n_before + 1 :]
+        else:
+            tokens = self.reference_tokens(text, after_head)
+        self.memo.set(entry, self.ids(tokens))
+
+    def _link(self, entries: NDArray[np.int64], flags: NDArray[np.int64], data: NDArray[np.uint8], begins: NDArray[np.int64], ends: NDArray[np.int64]) -> None:  # fmt: skip
+        """Note how chunks begin and end, as far as special cases care."""
+        self._make_room_for_links()
+        self.links[entries] = found = self._link_numbers(data, begins, ends)
+        flags[found.any(axis=1)] |= LINKS
+
+    def _link_numbers(self, data: NDArray[np.uint8], begins: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int32]:  # fmt: skip
+        """(n, 2): how the texts `data[begins[k]:ends[k]]` begin and end."""
+        found = np.zeros((len(begins), 2), np.int32)
+        back = np.zeros(self.cases.longest + PAD_BYTES, np.uint8)
+        link_numbers(data, words_of(data), begins, ends, self.cases.begins.table, self.cases.ends.table, self.cases.longest, back, words_of(back), found)  # fmt: skip
+        return found
+
+    # ---- the reference ----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def reference(self) -> Tokenizer:
+        """The reference tokenizer. Raises `Unsupported` where chunks can't be remembered at all."""
+        from spacy.tokenizer import Tokenizer as SpacyTokenizer
+
+        reference = self.make_reference()
+        if type(reference.spacy) is not SpacyTokenizer:
+            raise Unsupported(f"spaCy's tokenizer of this language is {type(reference.spacy).__name__}, which has no rules")
+        return reference
+
+    @cached_property
+    def signatures(self) -> Signatures | None:
+        """How most new chunks are settled; None where nothing can be proven of the tokenizer's patterns."""
+        self.cases  # noqa: B018
+        try:
+            return Signatures(self.reference.spacy, self.cases)
+        except UnknownPattern:
+            return None
+
+    @cached_property
+    def cases(self):
+        """The tokenizer's special cases."""
+        spacy = self.reference.spacy
+        try:
+            cases = special_cases(spacy, without_special_cases(spacy))
+        except ValueError as err:
+            raise Unsupported(str(err)) from err
+        self.matrix = cases.matrix
+        return cases
+
+    def reference_tokens(self, text: str, after_head: bool) -> list[str]:
+        """The reference's tokens, but for post rules of scope `document`; `after_head`: the head rules are done."""
+        pre = self.tail if after_head else self.reference.rules.pre
+        return self.reference.run(text, pre, self.post)
+
+    @cached_property
+    def probe(self) -> str:
+        """A letter that nothing changes and nothing joins, to see what the rules do beside it."""
+        for probe in "abcdefghjknpqrtuvwxyz":
+            [[left, right]] = self._link_numbers(padded(probe.encode()), np.array([0]), np.array([1])).tolist()
+            tokens = self.reference_tokens(f"{probe} {probe}", False)
+            if tokens.count(probe) == 2 and self.rewrite([probe])[0] == [probe] and not self.matrix[right, left]:
+                return probe
+        raise Unsupported("its rules change every letter")
+
+    @cached_property
+    def _ends(self) -> list[tuple[int, int]]:
+        """How many tokens the rules put before and after a document: with the head rules still to do, and done."""
+        found = [self.reference_tokens(self.probe, after_head) for after_head in (False, True)]
+        return [(tokens.index(self.probe), tokens[::-1].index(self.probe)) for tokens in found]
+
+    def rewrite(self, lines: list[str], n_words: NDArray[np.int32] | None = None) -> tuple[list[str], list[int], list[int]]:  # fmt: skip
+        """What the chunk rules make of texts without newlines.
+
+        Also which of them a document rule among these rules might change, if `n_words` (n,) says how many words may end
+        in each; and which are rewritten in a way that does not hold everywhere.
+        """
+        new, late, at_gap = lines, list[int](), None
+        for rule in self.tail:
+            scope = scope_of(rule)
+            if scope.sees == "document":
+                late += self._late(rule, lines, new, n_words) if n_words is not None else []
+            elif scope.sees == "gap":
+                at_gap = at_gap or new
+            else:
+                new = apply(rule, new)
+        refused = [k for k, (a, b) in enumerate(zip(at_gap or new, new, strict=True)) if a != b and pads(a, a.strip()) != pads(b, b.strip())]  # fmt: skip
+        refused += [k for k, (a, b) in enumerate(zip(lines, new, strict=True)) if a != b and pads(b, b.strip()) & REFUSED]
+        return new, late, refused
+
+    def _late(self, rule: PreRule, lines: list[str], new: list[str], n_words: NDArray[np.int32]) -> list[int]:
+        """Which lines a document rule could change by themselves, before the rules after it."""
+        scope = scope_of(rule)
+        if scope.when:
+            joined = "\n".join(new)
+            whens = [when for when in scope.when if when in joined]
+            return [k for k, line in enumerate(new) if any(when in line for when in whens)] if whens else []
+        asked = [k for k, n in enumerate(n_words.tolist()) if n >= scope.repeats - 1 or new[k] is not lines[k]]
+        return [k for k in asked if rule(new[k]) != new[k]]
+
+
+def apply(rule: PreRule, lines: list[str]) -> list[str]:
+    """Run a chunk rule on many texts at once."""
+    text = "\n".join([GUARD, *lines, GUARD])
+    changed = rule(text)
+    if changed == text:
+        return lines
+    new = changed.split("\n")[1:-1]
+    if len(new) != len(lines):
+        name = getattr(rule, "__name__", str(rule))
+        raise UlmpipeError(f"the rule {name} changes white space: it is not of scope 'chunk', take its scope away")
+    return new
+
+
+def pads(text: str, core: str) -> int:
+    """The flags for what stands around the core of a text."""
+    if text == core and core:
+        return 0
+    lead, trail = text[: len(text) - len(text.lstrip())], text[len(text.rstrip()) :]
+    if not core or lead not in ("", " ") or trail not in ("", " "):
+        return REFUSED
+    return (LEAD if lead else 0) | (TRAIL if trail else 0)
+
+
+def unsettled(n: int) -> Settled:
+    """Nothing of n chunks is settled."""
+    return Settled(np.full(n, SETTLED + 1, np.uint8), np.zeros(n + 1, np.int64), np.zeros(0, np.int32))
+
+
+# ---- kernels --------------------------------------------------------------------------------------------------------
+
+
+@numba.njit(cache=True, nogil=True)
+def add_tokens(chunks, entries, status, firsts, ends, tokens, first):
+    """Add the tokens of chunks `entries[first:]` to their table; how many chunks were done until it was full."""
+    for k in range(first, len(entries)):
+        if status[k] != SETTLED:
+            continue
+        begin = chunks.starts[entries[k]]
+        b = begin
+        for i in range(firsts[k], firsts[k + 1]):
+            if find_or_add(tokens, 0, chunks.arena, chunks.words, b, begin + ends[i]) < 0:
+                return k
+            b = begin + ends[i]
+    return len(entries)
+
+
+@numba.njit(cache=True, nogil=True)
+def put_ids(chunks, entries, flags, status, firsts, ends, tokens, ids, first):
+    """Settle chunks `entries[first:]` with the ids of their tokens; how many were done until the pool was full."""
+    for k in range(first, len(entries)):
+        if status[k] != SETTLED:
+            continue
+        begin = chunks.starts[entries[k]]
+        b, n = begin, 0
+        for i in range(firsts[k], firsts[k + 1]):
+            at = find(tokens, 0, chunks.arena, chunks.words, b, begin + ends[i])
+            if n + n_ids_at(tokens, at) + 3 > len(ids):
+                status[k] = SETTLED + 1
+                break
+            n = copy_ids(tokens, at, ids, n)
+            b = begin + ends[i]
+        if status[k] == SETTLED and not set_ids(chunks, entries[k], ids, n, flags[k]):
+            return k
+    return len(entries)

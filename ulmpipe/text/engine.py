@@ -1,0 +1,178 @@
+"""The fast tokenizer (`--engine fast`): the tokens of tokenizer.py, bit for bit, each different chunk worked out once.
+
+    texts -> head rules, on the documents in which a quick look sees work for them
+          -> chunks looked up, ids appended (scan.py, chunks.py)
+          -> documents that a later document rule changes: the reference tokenizer
+
+A document is given to the reference whole where a rule of scope `document` changes it after others have been at it, and
+where it holds something very long. How much that is gets counted.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .chunks import Chunks
+from .rules import PreRule, Scope, scope_of
+from .scan import AFTER_HEAD, FLAGS, LATE, N_CHUNKS, N_JOINED, REFUSED, REWRITTEN, STREAK, find_literals
+from .table import padded
+from .tokenizer import Tokenizer, TokenizerRecipe
+
+MAX_BYTES = 256 << 20  # of the table of chunks; past it all of them are forgotten, before the next batch of texts
+
+
+@dataclass
+class Encoded:
+    """Documents as ids of `FastTokenizer.itos`: document d has `ids[offsets[d]:offsets[d + 1]]`."""
+
+    ids: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+
+    def take(self, docs: NDArray[np.int64]) -> "Encoded":
+        """Some of the documents, in any order."""
+        lengths = np.diff(self.offsets)[docs]
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        places = np.repeat(self.offsets[docs] - offsets[:-1], lengths) + np.arange(offsets[-1])
+        return Encoded(self.ids[places], offsets)
+
+
+def join(first: Encoded, second: Encoded, is_second: NDArray[np.bool_]) -> Encoded:
+    """The documents of both, the second's where `is_second` (n_docs,), the first's elsewhere, in order."""
+    both = Encoded(np.concatenate([first.ids, second.ids]), np.concatenate([first.offsets, first.offsets[-1] + second.offsets[1:]]))
+    order = np.where(is_second, len(first.offsets) - 2 + np.cumsum(is_second), np.cumsum(~is_second) - 1)
+    return both.take(order)
+
+
+def split_pre_rules(pre: Sequence[PreRule]) -> tuple[int, bool]:
+    """How many of the pre rules are run on whole documents first, and whether on every document.
+
+    On every document, where one among them says nothing of when it has something to do.
+    """
+    scopes = [scope_of(rule) for rule in pre]
+    n_always = max((i for i, scope in enumerate(scopes, 1) if is_blind(scope)), default=0)
+    n = n_always
+    for i, scope in enumerate(scopes[n_always:], n_always + 1):
+        if scope.when:
+            n = i
+        elif scope.sees != "ends":
+            break
+    return n, n_always > 0
+
+
+def is_blind(scope: Scope) -> bool:
+    """Whether a pre rule has to be run to see whether it does anything."""
+    return scope.sees not in ("chunk", "gap", "ends") and not scope.when and not scope.repeats
+
+
+class FastTokenizer:
+    """Texts to ids and tokens, as `Tokenizer` gives them. Raises `Unsupported` where a recipe can't be done."""
+
+    def __init__(self, recipe: TokenizerRecipe | None = None, *, max_bytes: int = MAX_BYTES):
+        self.recipe = recipe or TokenizerRecipe()
+        self.max_bytes = max_bytes
+        rules = self.recipe.resolved_rules
+        n_head, self.always_head = split_pre_rules(rules.pre)
+        self.head, self.tail = rules.pre[:n_head], rules.pre[n_head:]
+        n_post = next((i for i, rule in enumerate(rules.post) if scope_of(rule).sees == "document"), len(rules.post))
+        self.rest = rules.post[n_post:]
+        self.chunks = Chunks(lambda: Tokenizer(self.recipe), self.tail, rules.post[:n_post])
+        self.counts = self.chunks.counts
+        literals = [when.encode() for rule in self.head for when in scope_of(rule).when]
+        self.literals = np.frombuffer(b"".join(literals), np.uint8)
+        self.literal_ends = np.cumsum([0, *map(len, literals)], dtype=np.int64)
+        self.is_last = np.zeros(256, np.bool_)
+        self.is_last[[literal[-1] for literal in literals]] = True
+
+    @property
+    def itos(self) -> list[str]:
+        """The tokens by their ids; more are added as they are met."""
+        return self.chunks.itos
+
+    def tokenize(self, text: str) -> list[str]:
+        """Tokens of one document, special tokens included."""
+        return [self.itos[i] for i in self.encode_texts([text]).ids]
+
+    def encode_texts(self, texts: Sequence[str]) -> Encoded:
+        """Ids of documents. Raises `UnicodeEncodeError` for a lone surrogate."""
+        data = [text.encode() for text in texts]
+        return self.encode_bytes(padded(b"".join(data)), np.cumsum([0, *map(len, data)], dtype=np.int64))
+
+    def encode_bytes(self, data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> Encoded:
+        """Ids of documents: d is `data[offsets[d]:offsets[d + 1]]`, valid UTF-8; `data` ends in `PAD_BYTES` bytes more."""
+        if self.chunks.memo.n_bytes > self.max_bytes:
+            self.chunks.forget()
+        is_edited = np.full(len(offsets) - 1, self.always_head, np.bool_)
+        if self.head and not self.always_head:
+            find_literals(data, offsets, self.literals, self.literal_ends, self.is_last, is_edited)
+        result = self._encode(data, offsets, np.flatnonzero(~is_edited), 1)
+        if is_edited.any():
+            texts = [self._run_head(_text(data, offsets, d)).encode() for d in np.flatnonzero(is_edited)]
+            edited_offsets = np.cumsum([0, *map(len, texts)], dtype=np.int64)
+            edited = self._encode(padded(b"".join(texts)), edited_offsets, np.arange(len(texts)), 1 + AFTER_HEAD)
+            result = join(result, edited, is_edited) if not is_edited.all() else edited
+        return self._run_rest(result) if self.rest else result
+
+    def _run_head(self, text: str) -> str:
+        for rule in self.head:
+            text = rule(text)
+        return text
+
+    def _encode(self, data: NDArray[np.uint8], offsets: NDArray[np.int64], docs: NDArray[np.int64], edges: int) -> Encoded:
+        """Ids of some documents; `edges` says whether the head rules were run on them."""
+        ids, id_offsets, notes = self.chunks.scan(data, offsets, docs, edges)
+        after_head = edges > AFTER_HEAD
+        is_refused = (notes[:, FLAGS] & REFUSED) != 0
+        for k in np.flatnonzero(self._may_be_late(notes) & ~is_refused):
+            is_refused[k] = self._is_late(_text(data, offsets, docs[k]), after_head)
+        self.counts["n_chunks"] += int(notes[:, N_CHUNKS].sum())
+        self.counts["n_fallback"] += int(notes[~is_refused, N_JOINED].sum())
+        result = Encoded(ids, id_offsets)
+        if not is_refused.any():
+            return result
+        texts = [_text(data, offsets, docs[k]) for k in np.flatnonzero(is_refused)]
+        tokens = [self.chunks.ids(self.chunks.reference_tokens(text, after_head)) for text in texts]
+        self.counts["n_fallback"] += sum(len(text.split()) for text in texts)
+        return join(result.take(np.flatnonzero(~is_refused)), _encoded(tokens), is_refused)
+
+    def _may_be_late(self, notes: NDArray[np.int32]) -> NDArray[np.bool_]:
+        """(n_docs,) which documents a document rule of the tail could change.
+
+        It could where a single chunk says so (LATE), or where a word follows itself. Of three and more like words in a
+        row, all but the first and the last are whole chunks, like ones in a row, as scan.py counts them. A rule that cuts
+        words out of chunks can make a first and a last one more, so where one was at work two like chunks are enough.
+        """
+        late = (notes[:, FLAGS] & LATE) != 0
+        if self.chunks.repeats:
+            was_rewritten = (notes[:, FLAGS] & REWRITTEN) != 0
+            late |= notes[:, STREAK] >= np.where(was_rewritten, 1, max(1, self.chunks.repeats - 2))
+        return late
+
+    def _is_late(self, text: str, after_head: bool) -> bool:
+        """Whether a document rule of the tail does change this text."""
+        self.counts["n_suspects"] += 1
+        for rule in self.tail if after_head else (*self.head, *self.tail):
+            changed = rule(text)
+            if changed != text and scope_of(rule).sees == "document":
+                return True
+            text = changed
+        return False
+
+    def _run_rest(self, result: Encoded) -> Encoded:
+        """The post rules of scope `document`, on each document's tokens."""
+        docs: list[list[int]] = []
+        for begin, end in zip(result.offsets, result.offsets[1:], strict=False):
+            tokens = [self.itos[i] for i in result.ids[begin:end]]
+            for rule in self.rest:
+                tokens = rule(tokens)
+            docs.append(self.chunks.ids(tokens))
+        return _encoded(docs)
+
+
+def _encoded(docs: list[list[int]]) -> Encoded:
+    return Encoded(np.array([i for doc in docs for i in doc], np.int32), np.cumsum([0, *map(len, docs)], dtype=np.int64))
+
+
+def _text(data: NDArray[np.uint8], offsets: NDArray[np.int64], doc: np.int64) -> str:
+    return data[offsets[doc] : offsets[doc + 1]].tobytes().decode()

@@ -1,0 +1,375 @@
+"""The hot loop: UTF-8 bytes in, ids out. Cut at white space, look each chunk up, append its ids.
+
+    data, offsets (text of documents) + table (engine.py fills it) -> ids, offsets, what was seen in each document
+
+White space is what `str.isspace` says, and a gap is treated as spaCy treats it: one `' '` is no token, anything else is
+one. What is not in the table is added, unsettled, and the document is scanned again once it is known. Nothing here knows
+what a token is; proofs of why chunks can be looked up at all stand in boundaries.py.
+"""
+
+import numba
+import numpy as np
+
+from .table import (
+    KEEP,
+    LONG,
+    LOW8,
+    LOW32,
+    SLOW,
+    U1,
+    U32,
+    U40,
+    U56,
+    UNSETTLED,
+    add_key,
+    copy_ids,
+    find_key,
+    find_or_add,
+    make_key,
+    n_ids_at,
+    slot_index,
+)
+
+# Kinds of keys.
+CHUNK = 0  # between two gaps
+GAP = 1  # white space between two chunks
+BEGIN, END = 2, 3  # white space before the first chunk, after the last one; may be empty
+BLANK = 4  # a document without a chunk
+JOINED = 5  # chunks that spaCy's special cases could join, with the spaces between them
+AFTER_HEAD = 4  # added to BEGIN, END and BLANK in texts that the head rules have changed already
+
+# Flags of an entry, besides those of table.py, and of a document: those of all its entries.
+LEAD, TRAIL = 4, 8  # the rules put a space before, after the chunk
+LINKS = 16  # it begins or ends as a special case may go on
+WORD = 32  # it holds a letter or digit
+LATE = 64  # a document rule that comes after chunk rules could change it
+REWRITTEN = 128  # a chunk rule changes it
+REFUSED = 256  # its document is for the reference tokenizer
+
+MAX_KEY_BYTES = 20_000
+
+# What is noted of a document, int32.
+FLAGS, STREAK, N_CHUNKS, N_JOINED = range(4)
+
+X01, X21, X80 = (np.uint64(int(byte * 8, 16)) for byte in ("01", "21", "80"))
+U7 = np.uint64(7)
+
+# State of the slow path, int64.
+RIGHT, PREV_BEGIN, PREV_END, PREV_OUT, JOIN_BEGIN, JOIN_OUT, TRAILING, SEEN, JOINED_CHUNKS = range(9)
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def space_width(data, i, end):
+    """Bytes of the white space character at `i`; 0 where there is none. The set is that of `str.isspace`."""
+    c = data[i]
+    if c < 0x80:
+        return 1 if c == 0x20 or 0x09 <= c <= 0x0D or 0x1C <= c <= 0x1F else 0
+    if c == 0xC2:
+        return 2 if i + 1 < end and (data[i + 1] == 0x85 or data[i + 1] == 0xA0) else 0
+    if i + 2 >= end or not (c == 0xE1 or c == 0xE2 or c == 0xE3):
+        return 0
+    b, a = data[i + 1], data[i + 2]
+    if c == 0xE2 and b == 0x80:  # U+2000 to U+200A, U+2028, U+2029, U+202F
+        return 3 if a <= 0x8A or a == 0xA8 or a == 0xA9 or a == 0xAF else 0
+    is_space = (c == 0xE2 and b == 0x81 and a == 0x9F) or (c == 0xE1 and b == 0x9A and a == 0x80)
+    return 3 if is_space or (c == 0xE3 and b == 0x80 and a == 0x80) else 0
+
+
+@numba.njit(cache=True, nogil=True)
+def skip_space(data, i, end):
+    """The end of the white space that begins at `i`."""
+    while i < end:
+        n = space_width(data, i, end)
+        if n == 0:
+            return i
+        i += n
+    return i
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def stop_bytes(word):
+    """The high bit of each byte that may end a chunk: <= 0x20 or >= 0x80. Exact up to the first one."""
+    return (((word - X21) & ~word) | word) & X80
+
+
+@numba.njit(cache=True, nogil=True)
+def chunk_end(data, words, i, end):
+    """The end of the chunk that goes on at `i`."""
+    while i < end:
+        stop = stop_bytes(words[i])
+        if stop == 0:
+            i += 8
+            continue
+        before = ((stop & (~stop + U1)) >> U7) - U1
+        i += np.int64(((before & X01) * X01) >> U56)
+        if i >= end or space_width(data, i, end) > 0:
+            break
+        c = data[i]
+        i += 1 if c < 0xC0 else 2 if c < 0xE0 else 3 if c < 0xF0 else 4
+    return min(i, end)
+
+
+@numba.njit(cache=True, nogil=True)
+def with_pads(kind, data, words, begin, end, n_before, n_after, scratch, scratch_words, table):
+    """The slot of a gap with spaces put before and after it; -1: the table is full, -2: too long."""
+    if end - begin > MAX_KEY_BYTES:
+        return -2
+    if n_before == 0 and n_after == 0:
+        return find_or_add(table, kind, data, words, begin, end)
+    n = 0
+    for _ in range(n_before):
+        scratch[n] = 0x20
+        n += 1
+    for i in range(begin, end):
+        scratch[n] = data[i]
+        n += 1
+    for _ in range(n_after):
+        scratch[n] = 0x20
+        n += 1
+    return find_or_add(table, kind, scratch, scratch_words, 0, n)
+
+
+@numba.njit(cache=True, nogil=True)
+def close_join(data, words, table, state, out, pos):
+    """Put the ids of a run of linked chunks in the place of the chunks' own; -1 where the table is full."""
+    if state[PREV_END] - state[JOIN_BEGIN] > MAX_KEY_BYTES:
+        state[SEEN] |= REFUSED
+    else:
+        at = find_or_add(table, JOINED, data, words, state[JOIN_BEGIN], state[PREV_END])
+        if at < 0:
+            return -1
+        state[SEEN] |= np.int64(table.slots[at, 3] >> U40 & np.uint64(0xFFFF))
+        if state[JOIN_OUT] + n_ids_at(table, at) + 8 > len(out):
+            return -1
+        pos = copy_ids(table, at, out, state[JOIN_OUT])
+    state[JOIN_BEGIN] = -1
+    return pos
+
+
+@numba.njit(cache=True, nogil=True)
+def slow_chunk(data, words, at, begin, end, gap_begin, gap_end, is_first, edges, table, links, matrix, state, out, pos, scratch, scratch_words):  # fmt: skip
+    """A chunk that needs care, and the gap before it: spaces that rules put around it, links to its neighbour.
+
+    Returns the new `pos`, or -1 where the table or `out` is full.
+    """
+    v1 = table.slots[at, 3]
+    flags = np.int64(v1 >> U40 & np.uint64(0xFFFF))
+    left = right = 0
+    if flags & LINKS:
+        left, right = links[np.int64(v1 & LOW32), 0], links[np.int64(v1 & LOW32), 1]
+    lead = 1 if flags & LEAD else 0
+    is_plain = gap_end - gap_begin == 1 and data[gap_begin] == 0x20 and lead == 0 and state[TRAILING] == 0
+    gap = -3  # no ids
+    if is_first:
+        if edges:
+            gap = with_pads(BEGIN + edges - 1, data, words, gap_begin, gap_end, 0, lead, scratch, scratch_words, table)
+    elif not is_plain:
+        gap = with_pads(GAP, data, words, gap_begin, gap_end, state[TRAILING], lead, scratch, scratch_words, table)
+    if gap == -1:
+        return -1
+    if gap == -2:
+        state[SEEN] |= REFUSED
+    n_gap = n_ids_at(table, gap) if gap >= 0 else 0
+    is_linked = not is_first and n_gap == 0 and state[RIGHT] > 0 and left > 0 and matrix[state[RIGHT], left]
+    if is_linked:
+        if state[JOIN_BEGIN] < 0:
+            state[JOIN_BEGIN], state[JOIN_OUT] = state[PREV_BEGIN], state[PREV_OUT]
+            state[JOINED_CHUNKS] += 1
+        state[JOINED_CHUNKS] += 1
+        if not is_plain or flags & TRAIL:
+            state[SEEN] |= REFUSED
+    elif state[JOIN_BEGIN] >= 0:
+        pos = close_join(data, words, table, state, out, pos)
+        if pos < 0:
+            return -1
+    if pos + n_gap + n_ids_at(table, at) + 8 > len(out):
+        return -1
+    if gap >= 0:
+        state[SEEN] |= np.int64(table.slots[gap, 3] >> U40 & np.uint64(0xFFFF))
+        pos = copy_ids(table, gap, out, pos)
+    state[PREV_OUT], state[PREV_BEGIN], state[PREV_END] = pos, begin, end
+    state[RIGHT] = right
+    state[TRAILING] = 1 if flags & TRAIL else 0
+    return copy_ids(table, at, out, pos)
+
+
+@numba.njit(cache=True, nogil=True)
+def scan_document(data, words, begin, end, edges, table, links, matrix, out, pos, note, state, scratch, scratch_words):
+    """Append the ids of the document `data[begin:end]` to `out` from `pos` on and fill its `note`.
+
+    edges: 1, or 1 + AFTER_HEAD; 0 where the text is a part of a document and its ends are none.
+    Returns the new `pos`, or -1 where the table or `out` is full and the document is to be scanned again.
+    """
+    slots = table.slots
+    last_slot = slots.shape[0] - 1
+    state[:] = 0
+    state[JOIN_BEGIN] = -1
+    note[:] = 0
+    i = skip_space(data, begin, end)
+    if i == end:
+        if edges:
+            at = with_pads(BLANK + edges - 1, data, words, begin, end, 0, 0, scratch, scratch_words, table)
+            if at == -1:
+                return -1
+            note[FLAGS] = REFUSED if at == -2 else np.int64(slots[at, 3] >> U40 & np.uint64(0xFFFF))
+            return copy_ids(table, at, out, pos) if at >= 0 else pos
+        return pos
+    gap_begin = begin
+    is_first = True
+    care = True  # the gap before the chunk, or the chunk before it, needs the slow path
+    seen = np.uint64(0)
+    last_word, streak, longest, n_chunks = np.int64(-1), 0, 0, 0
+    while True:
+        # ---- the chunk from i on: its key, its slot
+        chunk_begin = i
+        k0 = words[i]
+        stop = stop_bytes(k0)
+        before = ((stop & (~stop + U1)) >> U7) - U1
+        n = np.int64(((before & X01) * X01) >> U56) if stop != 0 else 8
+        if stop != 0 and i + n <= end and data[min(i + n, end - 1)] <= 0x7F and (i + n == end or space_width(data, i + n, end) > 0):
+            k0 &= before
+            k1 = np.uint64(n) << U56
+            i += n
+        else:
+            i = chunk_end(data, words, i, end)
+            if i - chunk_begin > MAX_KEY_BYTES:
+                note[FLAGS] = REFUSED
+                return pos
+            k0, k1 = make_key(CHUNK, data, words, chunk_begin, i)
+        at = slot_index(k0, k1, last_slot + 1)
+        if slots[at, 0] != k0 or slots[at, 1] != k1 or (k1 >> U56) == LONG:
+            at = find_key(table, k0, k1, data, chunk_begin, i)
+            if at < 0:
+                at = add_key(table, -1 - at, k0, k1, data, chunk_begin, i)
+                if at < 0:
+                    return -1
+        v1 = slots[at, 3]
+        seen |= v1
+        n_chunks += 1
+        # ---- the same word again and again
+        if at == last_word:
+            streak += 1
+            longest = max(longest, streak)
+        elif v1 >> U40 & np.uint64(WORD):
+            last_word, streak = at, 0
+        # ---- its ids
+        if care or v1 >> U40 & U1:
+            pos = slow_chunk(data, words, at, chunk_begin, i, gap_begin, chunk_begin, is_first, edges, table, links, matrix, state, out, pos, scratch, scratch_words)  # fmt: skip
+            if pos < 0:
+                return -1
+            is_first = False
+            care = state[RIGHT] > 0 or state[TRAILING] > 0 or state[JOIN_BEGIN] >= 0
+        else:
+            if pos + 8 > len(out):
+                return -1
+            v0 = slots[at, 2]
+            out[pos], out[pos + 1], out[pos + 2] = np.int32(v0 & LOW32), np.int32(v0 >> U32), np.int32(v1 & LOW32)
+            pos += np.int64(v1 >> U32 & LOW8)
+        # ---- the gap after it
+        gap_begin = i
+        if i + 1 < end and data[i] == 0x20 and 0x20 < data[i + 1] < 0x80 and space_width(data, i + 1, end) == 0:
+            i += 1
+            continue
+        i = skip_space(data, i, end)
+        if i == end:
+            break
+        if i - gap_begin != 1 or data[gap_begin] != 0x20:
+            care = True
+    if state[JOIN_BEGIN] >= 0:
+        pos = close_join(data, words, table, state, out, pos)
+        if pos < 0:
+            return -1
+    if edges:
+        at = with_pads(END + edges - 1, data, words, gap_begin, end, state[TRAILING], 0, scratch, scratch_words, table)
+        if at == -1:
+            return -1
+        if at == -2:
+            state[SEEN] |= REFUSED
+        else:
+            if pos + n_ids_at(table, at) + 8 > len(out):
+                return -1
+            seen |= slots[at, 3]
+            pos = copy_ids(table, at, out, pos)
+    note[FLAGS] = np.int64(seen >> U40 & np.uint64(0xFFFF)) | state[SEEN]
+    note[STREAK], note[N_CHUNKS], note[N_JOINED] = longest, n_chunks, state[JOINED_CHUNKS]
+    return pos
+
+
+@numba.njit(cache=True, nogil=True)
+def scan(data, words, offsets, docs, first, edges, table, links, matrix, out, out_offsets, notes, scratch, scratch_words):
+    """Scan the documents `docs[first:]`, document d being `data[offsets[d]:offsets[d + 1]]`, until something is full.
+
+    Document docs[k] gets `out[out_offsets[k]:out_offsets[k + 1]]` and `notes[k]`. Returns how many were scanned in all;
+    less than `len(docs)`: the table or `out` was full.
+    """
+    state = np.zeros(16, np.int64)
+    for k in range(first, len(docs)):
+        begin, end = offsets[docs[k]], offsets[docs[k] + 1]
+        pos = scan_document(data, words, begin, end, edges, table, links, matrix, out, out_offsets[k], notes[k], state, scratch, scratch_words)  # fmt: skip
+        if pos < 0:
+            return k
+        out_offsets[k + 1] = pos
+    return len(docs)
+
+
+# ---- other loops over text ------------------------------------------------------------------------------------------
+
+
+@numba.njit(cache=True, nogil=True)
+def find_literals(data, offsets, literals, ends, is_last, found):
+    """Set `found[d]` where document d holds one of the byte strings `literals[ends[k]:ends[k + 1]]`.
+
+    is_last: (256,) bool, whether a byte is the last one of a literal.
+    """
+    for d in range(len(offsets) - 1):
+        found[d] = False
+        for i in range(offsets[d], offsets[d + 1]):
+            if not is_last[data[i]]:
+                continue
+            for k in range(len(ends) - 1):
+                n = ends[k + 1] - ends[k]
+                if i + 1 - offsets[d] < n:
+                    continue
+                is_here = True
+                for j in range(n):
+                    if data[i - j] != literals[ends[k + 1] - 1 - j]:
+                        is_here = False
+                        break
+                if is_here:
+                    found[d] = True
+                    break
+            if found[d]:
+                break
+
+
+@numba.njit(cache=True, nogil=True)
+def join_keys(table, entries, out):
+    """Write the keys of entries into `out`, a newline after each; how many bytes."""
+    n = 0
+    for k in range(len(entries)):
+        for i in range(table.starts[entries[k]], table.starts[entries[k] + 1]):
+            out[n] = table.arena[i]
+            n += 1
+        out[n] = 0x0A
+        n += 1
+    return n
+
+
+@numba.njit(cache=True, nogil=True)
+def describe_keys(table, entries, marks):
+    """For each key: WORD where it holds a letter, digit or anything not ASCII, and how often a word in it ends.
+
+    marks: (n, 2) int32, filled.
+    """
+    for k in range(len(entries)):
+        begin, end = table.starts[entries[k]], table.starts[entries[k] + 1]
+        n_words, in_word, has_word = 0, False, 0
+        for i in range(begin, end):
+            c = table.arena[i]
+            is_word = 0x30 <= c <= 0x39 or 0x41 <= c <= 0x5A or 0x61 <= c <= 0x7A or c == 0x5F
+            if (in_word and not is_word) or c >= 0x80:
+                n_words += 1
+            in_word = is_word
+            if is_word or c >= 0x80:
+                has_word = WORD
+        marks[k, 0], marks[k, 1] = has_word, n_words
