@@ -40,6 +40,10 @@ class VocabMismatchError(UlmpipeError):
     """A vocabulary, a store and a model do not belong together."""
 
 
+class EngineMismatchError(UlmpipeError):
+    """The fast tokenizer gave other tokens than the reference: a defect of ulmpipe, and never to be passed over."""
+
+
 class OutputInUseError(UlmpipeError):
     """Another run holds the lock of the output folder."""
 

@@ -23,7 +23,7 @@ from ..text.rules import Rules
 from ..text.shards import Job, UnitRecord, merge_counts, number_unit, order_labels, run_units, tokenize_unit
 from ..text.source import Plan, digest, join_plans, plan_files, plan_folder, without_labels
 from ..text.store import FORMAT_VERSION, KIND, TokenStore, datasets_files, is_store, shard_name
-from ..text.tokenizer import TokenizerRecipe, function_name
+from ..text.tokenizer import MAX_CHUNK, TokenizerRecipe, function_name
 from ..text.vocab import VOCAB_FILE, Vocab, build_itos
 
 MAX_SHOWN = 5  # quarantined inputs that are named on the console; all of them are in the manifest
@@ -40,7 +40,7 @@ class TokenizeResult:
     seconds: float
     tokens_per_s: float
     mb_per_s: float
-    fallback_fraction: float  # share of the text that spaCy itself tokenized
+    fallback_fraction: float  # share of the chunks of text that the fast engine left to the reference
     unknown_fraction: float  # share of the tokens that have no id of their own
     n_quarantined: int
     labels: list[str]
@@ -146,13 +146,22 @@ def tokenize_plan(
     begin_s = time.monotonic()
     with locked(out), staging(out) as stage:
         records = _tokenize_units(
-            plan, Job(str(stage), recipe, Columns(config.text_column, config.label_column), read), config
+            plan,
+            Job(
+                str(stage),
+                recipe,
+                Columns(config.text_column, config.label_column),
+                read,
+                engine=config.engine,
+                verify=config.verify,
+            ),
+            config,
         )
         if not any(record.n_docs for record in records):
             reasons = "; ".join(f"{q.source} {q.reason}" for record in records for q in record.quarantined[:1])
             raise SourceError(f"no documents found: {reasons or 'every file is empty'}")
         if vocab is None:
-            counts = merge_counts(stage, len(records))
+            counts = merge_counts(stage, len(records), min_freq=config.min_freq)
             specials = recipe.resolved_rules.specials
             vocab = Vocab(build_itos(counts, max_vocab=config.max_vocab, min_freq=config.min_freq, specials=specials))
         vocab.save(stage / VOCAB_FILE)
@@ -166,7 +175,7 @@ def tokenize_plan(
         shards = _number_units(stage, len(records), label_order, config)
         manifest = _make_manifest(stage, records, shards, vocab, label_order, recipe, fingerprint)
         _publish(stage, out, manifest)
-    _report_quarantined(records)
+    _report(records)
     return _result(TokenStore(out), seconds=time.monotonic() - begin_s, reused=False)
 
 
@@ -262,9 +271,12 @@ def _make_manifest(
         "n_tokens": sum(record.n_tokens for record in records),
         "n_unknown": sum(shard["n_unknown"] for shard in shards),
         "n_bytes": sum(record.n_bytes for record in records),
+        "n_chunks": sum(record.n_chunks for record in records),
+        "n_fallback": sum(record.n_fallback for record in records),
         "vocab_size": len(vocab),
         "vocab_sha256": vocab.sha256,
         "files": files,
+        "cut": [source for record in records for source in record.cut],
         "quarantined": [q._asdict() for record in records for q in record.quarantined],
     }
 
@@ -282,7 +294,13 @@ def _publish(stage: Path, out: Path, manifest: dict[str, Any]) -> None:
     write_json(out / MANIFEST, manifest)
 
 
-def _report_quarantined(records: list[UnitRecord]) -> None:
+def _report(records: list[UnitRecord]) -> None:
+    """Say what is worth knowing of the run."""
+    for note in sorted({note for record in records for note in record.notes}):
+        log(note)
+    if cut := [source for record in records for source in record.cut]:
+        shown = ", ".join(cut[:MAX_SHOWN]) + (" ..." if len(cut) > MAX_SHOWN else "")
+        log(f"cut runs of more than {MAX_CHUNK:,} characters without a space in {len(cut)} documents: {shown}")
     quarantined: list[Quarantined] = [q for record in records for q in record.quarantined]
     for q in quarantined[:MAX_SHOWN]:
         log(f"quarantined {q.source}: {q.reason} (at {q.offset})")
@@ -301,7 +319,7 @@ def _result(store: TokenStore, *, seconds: float, reused: bool) -> TokenizeResul
         seconds=round(seconds, 3),
         tokens_per_s=round(store.n_tokens * per_s, 1),
         mb_per_s=round(manifest["n_bytes"] / 1e6 * per_s, 3),
-        fallback_fraction=1.0,
+        fallback_fraction=round(manifest["n_fallback"] / max(manifest["n_chunks"], 1), 6),
         unknown_fraction=round(manifest["n_unknown"] / max(store.n_tokens, 1), 6),
         n_quarantined=len(manifest["quarantined"]),
         labels=store.labels,

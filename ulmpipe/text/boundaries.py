@@ -108,10 +108,11 @@ def _orth(token: Any, orth: int) -> str:
 
 
 @numba.njit(cache=True, nogil=True)
-def link_numbers(data, words, begins, ends, keys, reversed_keys, longest, back, back_words, out):
-    """How the texts `data[begins[k]:ends[k]]` begin and end: the numbers of the longest keys, 0 where there is none.
+def link_texts(data, words, begins, ends, keys, reversed_keys, longest, back, back_words, out):
+    """How the texts `data[begins[k]:ends[k]]` could begin and end, whatever their tokens are.
 
-    out: (n, 2) int32, filled. back, back_words: scratch of `longest` bytes and padding.
+    out (n, 2) int32, filled: the numbers of the longest keys that they begin and end with, 0 where there is none.
+    back, back_words: scratch of `longest` bytes and padding.
     """
     for k in range(len(begins)):
         n = min(longest, ends[k] - begins[k])
@@ -124,3 +125,27 @@ def link_numbers(data, words, begins, ends, keys, reversed_keys, longest, back, 
             at = find(reversed_keys, 0, back, back_words, 0, size)
             if at >= 0:
                 out[k, 1] = np.int32(reversed_keys.slots[at, 2] & LOW32)
+
+
+@numba.njit(cache=True, nogil=True)
+def link_tokens(data, words, begins, firsts, ends, keys, reversed_keys, longest, back, back_words, out):
+    """The same for texts whose tokens are known: how the first one is numbered, and the last one.
+
+    Text k begins at `begins[k]` in `data`, its tokens end at `ends[firsts[k]:firsts[k + 1]]` from there.
+    """
+    for k in range(len(begins)):
+        n_tokens = firsts[k + 1] - firsts[k]
+        if n_tokens == 0:
+            continue
+        begin, end = begins[k], begins[k] + ends[firsts[k + 1] - 1]
+        at = find(keys, 0, data, words, begin, begin + ends[firsts[k]])
+        if at >= 0:
+            out[k, 0] = np.int32(keys.slots[at, 2] & LOW32)
+        n = ends[firsts[k + 1] - 1] - (ends[firsts[k + 1] - 2] if n_tokens > 1 else 0)
+        if n > longest:
+            continue
+        for i in range(n):
+            back[i] = data[end - 1 - i]
+        at = find(reversed_keys, 0, back, back_words, 0, n)
+        if at >= 0:
+            out[k, 1] = np.int32(reversed_keys.slots[at, 2] & LOW32)

@@ -6,30 +6,32 @@ Everything is worked out by the reference tokenizer's own rules and spaCy on a s
 stands, because a rule's scope and boundaries.py say so. Whole documents are engine.py's.
 """
 
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from typing import NamedTuple
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UlmpipeError
-from .boundaries import link_numbers, special_cases, without_special_cases
+from .boundaries import SpecialCases, link_texts, link_tokens, special_cases, without_special_cases
 from .patterns import UnknownPattern
 from .rules import PostRule, PreRule, scope_of
 from .scan import (
     AFTER_HEAD,
     BEGIN,
-    BLANK,
+    BEGINS,
     CHUNK,
     END,
+    ENDS,
     FLAGS,
     GAP,
     JOINED,
     LATE,
     LEAD,
-    LINKS,
     REFUSED,
     REWRITTEN,
     TRAIL,
@@ -46,6 +48,15 @@ MOST_IDS = 1 << 12  # of one chunk, where it was settled by its signature
 SEPARATOR = "\ue000\ue000"  # between tokens, where token rules are run on many at once
 GUARD = "a"  # a line before and after others, where chunk rules are run on many at once
 NO_LINKS = np.zeros((1, 1), np.bool_)
+
+
+class Rewritten(NamedTuple):
+    """What chunk rules make of texts, `lines`; which of them want care."""
+
+    lines: list[str]
+    at_document: list[str]  # before the last document rule among the chunk rules
+    late: list[int]  # where a document rule might change a document that holds this text
+    refused: list[int]  # where what was made of a text does not hold wherever it stands
 
 
 class Unsupported(ValueError):
@@ -143,16 +154,20 @@ class Chunks:
         flags = marks[:, 0].astype(np.int64)
         if not self.has_chunk_rules or not len(entries):
             self._settle_plain(entries, flags)
-        else:
-            texts = self._texts(entries)
-            rewritten, is_late, is_refused = self.rewrite(texts, marks[:, 1])
-            flags[is_late] |= LATE
-            flags[is_refused] |= REFUSED
-            changed = [k for k, (text, new) in enumerate(zip(texts, rewritten, strict=True)) if text != new]
-            is_plain = np.ones(len(entries), np.bool_)
-            is_plain[changed] = False
-            self._settle_plain(entries[is_plain], flags[is_plain])  # what the others are made of may be among them
-            self._settle_rewritten(entries[changed], [rewritten[k] for k in changed], flags[changed])
+            return
+        texts = self._texts(entries)
+        rewritten = self.rewrite(texts, marks[:, 1])
+        flags[rewritten.late] |= LATE
+        flags[rewritten.refused] |= REFUSED
+        flags[different(texts, rewritten.at_document)] |= REWRITTEN
+        is_plain = np.ones(len(entries), np.bool_)
+        for k in different(texts, rewritten.lines):
+            core = rewritten.lines[k].strip()
+            flags[k] |= pads_of(rewritten.lines[k])
+            is_plain[k] = core == texts[k]  # it only gets spaces around it
+        self._settle_plain(entries[is_plain], flags[is_plain])  # what the others are made of may be among them
+        others = np.flatnonzero(~is_plain)
+        self._settle_rewritten(entries[others], [rewritten.lines[k].strip() for k in others], flags[others])
 
     def _texts(self, entries: NDArray[np.int64]) -> list[str]:
         """The keys of entries."""
@@ -164,8 +179,10 @@ class Chunks:
         """Chunks that no rule changes: most by their signature, the others by spaCy."""
         table = self.memo.table
         settled = self.signatures.settle(table, entries) if self.signatures else unsettled(len(entries))
-        self._link(entries, flags, table.arena, table.starts[entries], table.starts[entries + 1])
         asked = np.flatnonzero(settled.status != SETTLED)
+        links = self._links_of_tokens(table.arena, table.starts[entries], settled)
+        links[asked] = self._links_of_texts(table.arena, table.starts[entries[asked]], table.starts[entries[asked] + 1])
+        self._link(entries, flags, links)
         self.counts["n_new"] += len(entries)
         self.counts["n_asked"] += len(asked)
         self._settle_tokens(entries, settled)
@@ -202,22 +219,21 @@ class Chunks:
                 out[k].append(self.id(part))
         return out
 
-    def _settle_rewritten(self, entries: NDArray[np.int64], texts: list[str], flags: NDArray[np.int64]) -> None:
+    def _settle_rewritten(self, entries: NDArray[np.int64], cores: list[str], flags: NDArray[np.int64]) -> None:
         """Chunks that the rules change: what they become is scanned as a small document without ends."""
-        cores = [text.strip() for text in texts]
-        for k, (text, core) in enumerate(zip(texts, cores, strict=True)):
-            flags[k] |= REWRITTEN | pads(text, core)
-            if self.repeats and core and core.split()[-1].replace("_", "").isalnum():
-                flags[k] |= LATE  # the word that ends it may be the first of a row (engine.py)
         # Where the rules would change it again (`4444` became `xxrep 4 4`), it is not for the scan, and spaCy splits it.
         # Spaces that they would add once more do no harm where gap rules make all spaces one.
         same = str.split if self._gaps("  ") == " " else str.strip
-        is_fixed = [same(core) == same(again) for core, again in zip(cores, self.rewrite(cores)[0], strict=True)]
+        is_fixed = [same(core) == same(again) for core, again in zip(cores, self.rewrite(cores).lines, strict=True)]
         data = [core.encode() for core in cores]
         joined, offsets = padded(b"".join(data)), np.cumsum([0, *map(len, data)], dtype=np.int64)
-        self._link(entries, flags, joined, offsets[:-1], offsets[1:])
+        links = self._links_of_texts(joined, offsets[:-1], offsets[1:])
         fixed = np.flatnonzero(is_fixed)
         ids, id_offsets, notes = self.scan(joined, offsets, fixed, 0)
+        for k in fixed.tolist():  # its first and its last chunk are known by now
+            parts = cores[k].split()
+            links[k] = self.links[self._entry(parts[0])][0], self.links[self._entry(parts[-1])][1]
+        self._link(entries, flags, links)
         for place, k in enumerate(fixed.tolist()):
             flags[k] |= int(notes[place, FLAGS]) & REFUSED
             self.memo.set(int(entries[k]), ids[id_offsets[place] : id_offsets[place + 1]], int(flags[k]))
@@ -239,8 +255,8 @@ class Chunks:
 
     def _settle_joined(self, entry: int) -> None:
         """Chunks that special cases could join, with the spaces between them: spaCy looks at them together."""
-        text = self.rewrite([self.memo.key(entry).decode()])[0][0]
-        self.memo.set(entry, self._split(text.strip()), pads(text, text.strip()) and REFUSED)
+        [text] = self.rewrite([self.memo.key(entry).decode()]).lines
+        self.memo.set(entry, self._split(text.strip()), REFUSED if pads_of(text) else 0)
 
     def _settle_edge(self, entry: int) -> None:
         """White space between chunks and at the ends of documents: what the reference makes of it beside a probe."""
@@ -258,17 +274,30 @@ class Chunks:
             tokens = self.reference_tokens(text, after_head)
         self.memo.set(entry, self.ids(tokens))
 
-    def _link(self, entries: NDArray[np.int64], flags: NDArray[np.int64], data: NDArray[np.uint8], begins: NDArray[np.int64], ends: NDArray[np.int64]) -> None:  # fmt: skip
+    def _entry(self, chunk: str) -> int:
+        """The entry of a chunk that is known."""
+        data = padded(chunk.encode())
+        return int(self.memo.table.entry_of[find(self.memo.table, CHUNK, data, words_of(data), 0, len(data) - PAD_BYTES)])
+
+    def _link(self, entries: NDArray[np.int64], flags: NDArray[np.int64], links: NDArray[np.int32]) -> None:
         """Note how chunks begin and end, as far as special cases care."""
         self._make_room_for_links()
-        self.links[entries] = found = self._link_numbers(data, begins, ends)
-        flags[found.any(axis=1)] |= LINKS
+        self.links[entries] = links
+        flags[links[:, 0] > 0] |= BEGINS
+        flags[links[:, 1] > 0] |= ENDS
 
-    def _link_numbers(self, data: NDArray[np.uint8], begins: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int32]:  # fmt: skip
-        """(n, 2): how the texts `data[begins[k]:ends[k]]` begin and end."""
+    def _links_of_texts(self, data: NDArray[np.uint8], begins: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int32]:  # fmt: skip
+        """(n, 2): how the texts `data[begins[k]:ends[k]]` could begin and end."""
         found = np.zeros((len(begins), 2), np.int32)
-        back = np.zeros(self.cases.longest + PAD_BYTES, np.uint8)
-        link_numbers(data, words_of(data), begins, ends, self.cases.begins.table, self.cases.ends.table, self.cases.longest, back, words_of(back), found)  # fmt: skip
+        c, back = self.cases, np.zeros(self.cases.longest + PAD_BYTES, np.uint8)
+        link_texts(data, words_of(data), begins, ends, c.begins.table, c.ends.table, c.longest, back, words_of(back), found)
+        return found
+
+    def _links_of_tokens(self, data: NDArray[np.uint8], begins: NDArray[np.int64], settled: Settled) -> NDArray[np.int32]:
+        """(n, 2): how texts begin and end, by their tokens."""
+        found = np.zeros((len(begins), 2), np.int32)
+        c, back = self.cases, np.zeros(self.cases.longest + PAD_BYTES, np.uint8)
+        link_tokens(data, words_of(data), begins, settled.firsts, settled.ends, c.begins.table, c.ends.table, c.longest, back, words_of(back), found)  # fmt: skip
         return found
 
     # ---- the reference ----------------------------------------------------------------------------------------------
@@ -293,7 +322,7 @@ class Chunks:
             return None
 
     @cached_property
-    def cases(self):
+    def cases(self) -> SpecialCases:
         """The tokenizer's special cases."""
         spacy = self.reference.spacy
         try:
@@ -312,9 +341,9 @@ class Chunks:
     def probe(self) -> str:
         """A letter that nothing changes and nothing joins, to see what the rules do beside it."""
         for probe in "abcdefghjknpqrtuvwxyz":
-            [[left, right]] = self._link_numbers(padded(probe.encode()), np.array([0]), np.array([1])).tolist()
+            [[left, right]] = self._links_of_texts(padded(probe.encode()), np.array([0]), np.array([1])).tolist()
             tokens = self.reference_tokens(f"{probe} {probe}", False)
-            if tokens.count(probe) == 2 and self.rewrite([probe])[0] == [probe] and not self.matrix[right, left]:
+            if tokens.count(probe) == 2 and self.rewrite([probe]).lines == [probe] and not self.matrix[right, left]:
                 return probe
         raise Unsupported("its rules change every letter")
 
@@ -324,34 +353,33 @@ class Chunks:
         found = [self.reference_tokens(self.probe, after_head) for after_head in (False, True)]
         return [(tokens.index(self.probe), tokens[::-1].index(self.probe)) for tokens in found]
 
-    def rewrite(self, lines: list[str], n_words: NDArray[np.int32] | None = None) -> tuple[list[str], list[int], list[int]]:  # fmt: skip
-        """What the chunk rules make of texts without newlines.
-
-        Also which of them a document rule among these rules might change, if `n_words` (n,) says how many words may end
-        in each; and which are rewritten in a way that does not hold everywhere.
-        """
-        new, late, at_gap = lines, list[int](), None
+    def rewrite(self, lines: list[str], n_words: NDArray[np.int32] | None = None) -> "Rewritten":
+        """Run the chunk rules on texts without newlines; `n_words` (n,) says how many words may end in each."""
+        new, at_document, at_gap, late = lines, lines, None, set[int]()
         for rule in self.tail:
-            scope = scope_of(rule)
-            if scope.sees == "document":
-                late += self._late(rule, lines, new, n_words) if n_words is not None else []
-            elif scope.sees == "gap":
+            sees = scope_of(rule).sees
+            if sees == "document":
+                at_document = new
+                late |= self._late(rule, lines, new, n_words) if n_words is not None else set()
+            elif sees == "gap":
                 at_gap = at_gap or new
             else:
                 new = apply(rule, new)
-        refused = [k for k, (a, b) in enumerate(zip(at_gap or new, new, strict=True)) if a != b and pads(a, a.strip()) != pads(b, b.strip())]  # fmt: skip
-        refused += [k for k, (a, b) in enumerate(zip(lines, new, strict=True)) if a != b and pads(b, b.strip()) & REFUSED]
-        return new, late, refused
+        if self.repeats:  # a word that now ends a chunk may be the first of a row (engine.py)
+            late |= {k for k in different(lines, at_document) if re.search(r"\w\s*$", at_document[k])}
+        # Gap rules are run on the final gaps, so spaces around a chunk must have been there before them.
+        refused = [k for k in different(lines, new) if at_gap and pads_of(at_gap[k]) != pads_of(new[k])]
+        return Rewritten(new, at_document, sorted(late), refused)
 
-    def _late(self, rule: PreRule, lines: list[str], new: list[str], n_words: NDArray[np.int32]) -> list[int]:
-        """Which lines a document rule could change by themselves, before the rules after it."""
+    def _late(self, rule: PreRule, lines: list[str], new: list[str], n_words: NDArray[np.int32]) -> set[int]:
+        """Which lines a document rule would change, or could, by themselves."""
         scope = scope_of(rule)
         if scope.when:
             joined = "\n".join(new)
             whens = [when for when in scope.when if when in joined]
-            return [k for k, line in enumerate(new) if any(when in line for when in whens)] if whens else []
+            return {k for k, line in enumerate(new) if any(when in line for when in whens)} if whens else set()
         asked = [k for k, n in enumerate(n_words.tolist()) if n >= scope.repeats - 1 or new[k] is not lines[k]]
-        return [k for k in asked if rule(new[k]) != new[k]]
+        return {k for k in asked if rule(new[k]) != new[k]}
 
 
 def apply(rule: PreRule, lines: list[str]) -> list[str]:
@@ -367,10 +395,14 @@ def apply(rule: PreRule, lines: list[str]) -> list[str]:
     return new
 
 
-def pads(text: str, core: str) -> int:
-    """The flags for what stands around the core of a text."""
-    if text == core and core:
-        return 0
+def different(a: list[str], b: list[str]) -> list[int]:
+    """Where two lists differ."""
+    return [] if a is b else [k for k, (x, y) in enumerate(zip(a, b, strict=True)) if x != y]
+
+
+def pads_of(text: str) -> int:
+    """The flags for what stands around the core of a text; REFUSED for anything but a space."""
+    core = text.strip()
     lead, trail = text[: len(text) - len(text.lstrip())], text[len(text.rstrip()) :]
     if not core or lead not in ("", " ") or trail not in ("", " "):
         return REFUSED

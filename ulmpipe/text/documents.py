@@ -1,14 +1,19 @@
-"""Read documents: a piece of a file becomes texts with their labels, one at a time.
+"""Read documents: a piece of a file becomes texts with their labels, one at a time or many side by side.
 
 Second in the flow, inside the workers. What can't be read becomes a `Quarantined` record with its place and reason, and
 the reading goes on. Knows nothing of rules and tokens.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from .pieces import (
     ARTICLE_TITLE,
+    PAD_BYTES,
     UNREADABLE,
     Columns,
     Document,
@@ -20,8 +25,9 @@ from .pieces import (
     open_bytes,
     refuse_utf16,
 )
-from .tables import read_csv, read_jsonl, read_rows
+from .tables import Rows, read_csv, read_jsonl, read_row_texts, read_rows
 
+BATCH_BYTES = 1 << 20  # of text in a batch: enough to make the cost of a call small, little enough to stay in a cache
 NOT_UTF8 = "is not valid UTF-8: convert it, e.g. iconv -f LATIN1 -t UTF-8"
 
 
@@ -45,6 +51,74 @@ def read_piece(piece: Piece, columns: Columns, read: ReadFunction | None = None)
             yield checked
     except UNREADABLE as err:
         yield Quarantined(piece.name, f"can't be read: {err}", piece.begin)
+
+
+# ---- many at once ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Documents side by side: text d is the UTF-8 `data[offsets[d]:offsets[d + 1]]`, and `PAD_BYTES` more bytes follow."""
+
+    data: NDArray[np.uint8]
+    offsets: NDArray[np.int64]
+    labels: list[str | None]
+    sources: list[str]
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def __getitem__(self, doc: int) -> str:
+        return self.data[self.offsets[doc] : self.offsets[doc + 1]].tobytes().decode()
+
+
+def read_texts(piece: Piece, columns: Columns, read: ReadFunction | None = None) -> Iterator[Texts | Quarantined]:
+    """The documents of a piece in batches; strings that lie in Arrow's memory never become Python's."""
+    if piece.format not in ("parquet", "arrow"):
+        yield from _batched(read_piece(piece, columns, read))
+        return
+    try:
+        for rows in read_row_texts(piece, columns):
+            if isinstance(rows, Rows):
+                yield _beside(rows, piece)
+            else:  # some are no UTF-8
+                yield from _batched(_checked(found) for found in rows)
+    except UNREADABLE as err:
+        yield Quarantined(piece.name, f"can't be read: {err}", piece.begin)
+
+
+def _beside(rows: Rows, piece: Piece) -> Texts:
+    n = len(rows.data)
+    data = np.empty(n + PAD_BYTES, np.uint8)
+    data[:n], data[n:] = rows.data, 0
+    labels = rows.labels if piece.has_label else [None] * len(rows.labels)
+    return Texts(data, rows.offsets, labels, [f"{piece.name}#{row}" for row in rows.numbers])
+
+
+def _batched(found: Iterator[Document | Quarantined]) -> Iterator[Texts | Quarantined]:
+    docs: list[Document] = []
+    n_bytes = 0
+    for each in found:
+        if isinstance(each, Quarantined):
+            yield each
+            continue
+        docs.append(each)
+        n_bytes += len(each.text)
+        if n_bytes >= BATCH_BYTES:
+            yield _together(docs)
+            docs, n_bytes = [], 0
+    if docs:
+        yield _together(docs)
+
+
+def _together(docs: list[Document]) -> Texts:
+    texts = [doc.text.encode() for doc in docs]
+    data = np.frombuffer(b"".join(texts) + bytes(PAD_BYTES), np.uint8)
+    offsets = np.cumsum([0, *map(len, texts)], dtype=np.int64)
+    return Texts(data, offsets, [doc.label for doc in docs], [doc.source for doc in docs])
+
+
+# ---- one at a time --------------------------------------------------------------------------------------------------
 
 
 def _checked(found: Document | Quarantined) -> Document | Quarantined:

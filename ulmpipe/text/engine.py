@@ -8,8 +8,10 @@ A document is given to the reference whole where a rule of scope `document` chan
 where it holds something very long. How much that is gets counted.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,12 +80,35 @@ class FastTokenizer:
         n_post = next((i for i, rule in enumerate(rules.post) if scope_of(rule).sees == "document"), len(rules.post))
         self.rest = rules.post[n_post:]
         self.chunks = Chunks(lambda: Tokenizer(self.recipe), self.tail, rules.post[:n_post])
-        self.counts = self.chunks.counts
         literals = [when.encode() for rule in self.head for when in scope_of(rule).when]
         self.literals = np.frombuffer(b"".join(literals), np.uint8)
         self.literal_ends = np.cumsum([0, *map(len, literals)], dtype=np.int64)
         self.is_last = np.zeros(256, np.bool_)
         self.is_last[[literal[-1] for literal in literals]] = True
+
+    def reset(self) -> None:
+        """Forget everything, the numbers of tokens too."""
+        self.chunks = Chunks(lambda: Tokenizer(self.recipe), self.tail, self.chunks.post)
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory that the tables take, about."""
+        return self.chunks.memo.n_bytes + self.chunks.tokens.n_bytes + 100 * len(self.itos)
+
+    @property
+    def counts(self) -> Counter[str]:
+        """How many chunks there were (n_chunks) and how many spaCy tokenized (n_fallback) where a table could have."""
+        return self.chunks.counts
+
+    @property
+    def reference(self) -> Tokenizer:
+        """The tokenizer whose tokens these are."""
+        return self.chunks.reference
+
+    @property
+    def n_cut(self) -> int:
+        """How many chunks were cut for their length so far."""
+        return self.chunks.reference.n_cut if "reference" in vars(self.chunks) else 0
 
     @property
     def itos(self) -> list[str]:
@@ -116,7 +141,9 @@ class FastTokenizer:
 
     def _run_head(self, text: str) -> str:
         for rule in self.head:
-            text = rule(text)
+            when = scope_of(rule).when
+            if not when or any(literal in text for literal in when):
+                text = rule(text)
         return text
 
     def _encode(self, data: NDArray[np.uint8], offsets: NDArray[np.int64], docs: NDArray[np.int64], edges: int) -> Encoded:
@@ -126,14 +153,15 @@ class FastTokenizer:
         is_refused = (notes[:, FLAGS] & REFUSED) != 0
         for k in np.flatnonzero(self._may_be_late(notes) & ~is_refused):
             is_refused[k] = self._is_late(_text(data, offsets, docs[k]), after_head)
-        self.counts["n_chunks"] += int(notes[:, N_CHUNKS].sum())
+        self.counts["n_chunks"] += int(notes[~is_refused, N_CHUNKS].sum())
         self.counts["n_fallback"] += int(notes[~is_refused, N_JOINED].sum())
         result = Encoded(ids, id_offsets)
         if not is_refused.any():
             return result
         texts = [_text(data, offsets, docs[k]) for k in np.flatnonzero(is_refused)]
         tokens = [self.chunks.ids(self.chunks.reference_tokens(text, after_head)) for text in texts]
-        self.counts["n_fallback"] += sum(len(text.split()) for text in texts)
+        n_chunks = sum(len(text.split()) for text in texts)
+        self.counts.update(n_chunks=n_chunks, n_fallback=n_chunks)
         return join(result.take(np.flatnonzero(~is_refused)), _encoded(tokens), is_refused)
 
     def _may_be_late(self, notes: NDArray[np.int32]) -> NDArray[np.bool_]:
@@ -170,9 +198,62 @@ class FastTokenizer:
         return _encoded(docs)
 
 
+class ReferenceTokenizer:
+    """The reference tokenizer (`--engine spacy`), as an engine."""
+
+    def __init__(self, recipe: TokenizerRecipe | None = None):
+        self.recipe = recipe or TokenizerRecipe()
+        self.reference = Tokenizer(self.recipe)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the numbers of tokens."""
+        self.itos: list[str] = []
+        self.number: dict[str, int] = {}
+        self.counts: Counter[str] = Counter()
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory that the tokens take, about."""
+        return 200 * len(self.itos)
+
+    @property
+    def n_cut(self) -> int:
+        """How many chunks were cut for their length so far."""
+        return self.reference.n_cut
+
+    def tokenize(self, text: str) -> list[str]:
+        """Tokens of one document, special tokens included."""
+        return self.reference.tokenize(text)
+
+    def encode_texts(self, texts: Iterable[str]) -> Encoded:
+        """Ids of documents."""
+        docs: list[list[int]] = []
+        for text in texts:
+            n_chunks = len(text.split())
+            self.counts.update(n_chunks=n_chunks, n_fallback=n_chunks)
+            tokens = self.reference.tokenize(text)
+            docs.append([self.number.setdefault(token, len(self.number)) for token in tokens])
+        self.itos = list(self.number)
+        return _encoded(docs)
+
+    def encode_bytes(self, data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> Encoded:
+        """Ids of documents; see `FastTokenizer.encode_bytes`."""
+        return self.encode_texts(_text(data, offsets, doc) for doc in range(len(offsets) - 1))
+
+
+Engine = FastTokenizer | ReferenceTokenizer
+
+
+@lru_cache(maxsize=2)
+def cached_engine(recipe: TokenizerRecipe, engine: str) -> Engine:
+    """The engine of a recipe, one in each process: its tables live as long as the process."""
+    return FastTokenizer(recipe) if engine == "fast" else ReferenceTokenizer(recipe)
+
+
 def _encoded(docs: list[list[int]]) -> Encoded:
     return Encoded(np.array([i for doc in docs for i in doc], np.int32), np.cumsum([0, *map(len, docs)], dtype=np.int64))
 
 
-def _text(data: NDArray[np.uint8], offsets: NDArray[np.int64], doc: np.int64) -> str:
+def _text(data: NDArray[np.uint8], offsets: NDArray[np.int64], doc: int | np.int64) -> str:
     return data[offsets[doc] : offsets[doc + 1]].tobytes().decode()

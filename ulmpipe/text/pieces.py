@@ -29,6 +29,8 @@ TABLES = ("csv", "tsv", "jsonl", "parquet", "arrow")
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
 ARTICLE_TITLE = re.compile(rb" = [^=\n]+ = \r?\n")
 
+PAD_BYTES = 16  # after texts that are scanned: kernels read 8 bytes at a time, and past the end
+
 # What a file raises that is unreadable, truncated, or of another format inside.
 UNREADABLE = (OSError, EOFError, lzma.LZMAError, zlib.error, csv.Error, ValueError)
 

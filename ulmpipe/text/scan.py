@@ -11,9 +11,8 @@ import numba
 import numpy as np
 
 from .table import (
-    KEEP,
-    LONG,
     LOW8,
+    LOW16,
     LOW32,
     SLOW,
     U1,
@@ -25,6 +24,7 @@ from .table import (
     copy_ids,
     find_key,
     find_or_add,
+    flags_at,
     make_key,
     n_ids_at,
     slot_index,
@@ -40,13 +40,17 @@ AFTER_HEAD = 4  # added to BEGIN, END and BLANK in texts that the head rules hav
 
 # Flags of an entry, besides those of table.py, and of a document: those of all its entries.
 LEAD, TRAIL = 4, 8  # the rules put a space before, after the chunk
-LINKS = 16  # it begins or ends as a special case may go on
+BEGINS, ENDS = 16, 512  # it begins, ends with a token that a special case has after, before another one
 WORD = 32  # it holds a letter or digit
 LATE = 64  # a document rule that comes after chunk rules could change it
 REWRITTEN = 128  # a chunk rule changes it
 REFUSED = 256  # its document is for the reference tokenizer
 
 MAX_KEY_BYTES = 20_000
+ROOM = 8  # ids: `out` keeps room for so many more, since three are always written
+
+WORD_BIT, TRAIL_BIT, BEGINS_BIT, ENDS_BIT = (np.uint64(flag << 40) for flag in (WORD, TRAIL, BEGINS, ENDS))
+CARE_BITS = np.uint64((SLOW | UNSETTLED | LEAD | TRAIL) << 40)
 
 # What is noted of a document, int32.
 FLAGS, STREAK, N_CHUNKS, N_JOINED = range(4)
@@ -55,7 +59,7 @@ X01, X21, X80 = (np.uint64(int(byte * 8, 16)) for byte in ("01", "21", "80"))
 U7 = np.uint64(7)
 
 # State of the slow path, int64.
-RIGHT, PREV_BEGIN, PREV_END, PREV_OUT, JOIN_BEGIN, JOIN_OUT, TRAILING, SEEN, JOINED_CHUNKS = range(9)
+JOIN_BEGIN, JOIN_OUT, SEEN, JOINED_CHUNKS = range(4)
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
@@ -130,66 +134,91 @@ def with_pads(kind, data, words, begin, end, n_before, n_after, scratch, scratch
 
 
 @numba.njit(cache=True, nogil=True)
-def close_join(data, words, table, state, out, pos):
-    """Put the ids of a run of linked chunks in the place of the chunks' own; -1 where the table is full."""
-    if state[PREV_END] - state[JOIN_BEGIN] > MAX_KEY_BYTES:
+def close_join(data, words, end, table, state, out, pos):
+    """Put the ids of a run of linked chunks in the place of the chunks' own; -1 where the table or `out` is full."""
+    begin, state[JOIN_BEGIN] = state[JOIN_BEGIN], -1
+    if end - begin > MAX_KEY_BYTES:
         state[SEEN] |= REFUSED
-    else:
-        at = find_or_add(table, JOINED, data, words, state[JOIN_BEGIN], state[PREV_END])
-        if at < 0:
-            return -1
-        state[SEEN] |= np.int64(table.slots[at, 3] >> U40 & np.uint64(0xFFFF))
-        if state[JOIN_OUT] + n_ids_at(table, at) + 8 > len(out):
-            return -1
-        pos = copy_ids(table, at, out, state[JOIN_OUT])
-    state[JOIN_BEGIN] = -1
-    return pos
+        return pos
+    at = find_or_add(table, JOINED, data, words, begin, end)
+    if at < 0 or state[JOIN_OUT] + n_ids_at(table, at) + ROOM > len(out):
+        return -1
+    state[SEEN] |= flags_at(table, at)
+    return copy_ids(table, at, out, state[JOIN_OUT])
 
 
 @numba.njit(cache=True, nogil=True)
-def slow_chunk(data, words, at, begin, end, gap_begin, gap_end, is_first, edges, table, links, matrix, state, out, pos, scratch, scratch_words):  # fmt: skip
+def slow_chunk(data, words, at, begin, gap_begin, prev, prev_begin, prev_out, edges, table, links, matrix, state, out, pos, scratch, scratch_words):  # fmt: skip
     """A chunk that needs care, and the gap before it: spaces that rules put around it, links to its neighbour.
 
-    Returns the new `pos`, or -1 where the table or `out` is full.
+    at, prev: slots of the chunk and of the one before it, or -1. Returns where the chunk's ids begin in `out`, or -1
+    where the table or `out` is full.
     """
-    v1 = table.slots[at, 3]
-    flags = np.int64(v1 >> U40 & np.uint64(0xFFFF))
-    left = right = 0
-    if flags & LINKS:
-        left, right = links[np.int64(v1 & LOW32), 0], links[np.int64(v1 & LOW32), 1]
+    flags = flags_at(table, at)
+    prev_flags = flags_at(table, prev) if prev >= 0 else 0
     lead = 1 if flags & LEAD else 0
-    is_plain = gap_end - gap_begin == 1 and data[gap_begin] == 0x20 and lead == 0 and state[TRAILING] == 0
-    gap = -3  # no ids
-    if is_first:
-        if edges:
-            gap = with_pads(BEGIN + edges - 1, data, words, gap_begin, gap_end, 0, lead, scratch, scratch_words, table)
-    elif not is_plain:
-        gap = with_pads(GAP, data, words, gap_begin, gap_end, state[TRAILING], lead, scratch, scratch_words, table)
+    trail = 1 if prev_flags & TRAIL else 0
+    is_plain = begin - gap_begin == 1 and data[gap_begin] == 0x20 and lead + trail == 0
+    gap = -3  # it has no ids
+    if prev < 0 and edges:
+        gap = with_pads(BEGIN + edges - 1, data, words, gap_begin, begin, 0, lead, scratch, scratch_words, table)
+    elif prev >= 0 and not is_plain:
+        gap = with_pads(GAP, data, words, gap_begin, begin, trail, lead, scratch, scratch_words, table)
     if gap == -1:
         return -1
     if gap == -2:
         state[SEEN] |= REFUSED
     n_gap = n_ids_at(table, gap) if gap >= 0 else 0
-    is_linked = not is_first and n_gap == 0 and state[RIGHT] > 0 and left > 0 and matrix[state[RIGHT], left]
+    is_linked = False
+    if flags & BEGINS and prev_flags & ENDS and n_gap == 0:
+        is_linked = matrix[links[table.entry_of[prev], 1], links[table.entry_of[at], 0]]
     if is_linked:
         if state[JOIN_BEGIN] < 0:
-            state[JOIN_BEGIN], state[JOIN_OUT] = state[PREV_BEGIN], state[PREV_OUT]
+            state[JOIN_BEGIN], state[JOIN_OUT] = prev_begin, prev_out
             state[JOINED_CHUNKS] += 1
         state[JOINED_CHUNKS] += 1
-        if not is_plain or flags & TRAIL:
-            state[SEEN] |= REFUSED
     elif state[JOIN_BEGIN] >= 0:
-        pos = close_join(data, words, table, state, out, pos)
-        if pos < 0:
-            return -1
-    if pos + n_gap + n_ids_at(table, at) + 8 > len(out):
+        pos = close_join(data, words, gap_begin, table, state, out, pos)
+    if pos < 0 or pos + n_gap + n_ids_at(table, at) + ROOM > len(out):
         return -1
     if gap >= 0:
-        state[SEEN] |= np.int64(table.slots[gap, 3] >> U40 & np.uint64(0xFFFF))
+        state[SEEN] |= flags_at(table, gap)
         pos = copy_ids(table, gap, out, pos)
-    state[PREV_OUT], state[PREV_BEGIN], state[PREV_END] = pos, begin, end
-    state[RIGHT] = right
-    state[TRAILING] = 1 if flags & TRAIL else 0
+    return pos
+
+
+@numba.njit(cache=True, nogil=True)
+def blank_document(data, words, begin, end, edges, table, out, pos, note, scratch, scratch_words):
+    """A document without a chunk; as `scan_document`."""
+    if not edges:
+        return pos
+    at = with_pads(BLANK + edges - 1, data, words, begin, end, 0, 0, scratch, scratch_words, table)
+    if at == -2:
+        note[FLAGS] = REFUSED
+        return pos
+    if at < 0 or pos + n_ids_at(table, at) + ROOM > len(out):
+        return -1
+    note[FLAGS] = flags_at(table, at)
+    return copy_ids(table, at, out, pos)
+
+
+@numba.njit(cache=True, nogil=True)
+def end_document(data, words, begin, end, prev, edges, table, state, out, pos, scratch, scratch_words):
+    """What comes after the last chunk: the rest of a join, the white space at the end."""
+    if state[JOIN_BEGIN] >= 0:
+        pos = close_join(data, words, begin, table, state, out, pos)
+        if pos < 0:
+            return -1
+    if not edges:
+        return pos
+    trail = 1 if flags_at(table, prev) & TRAIL else 0
+    at = with_pads(END + edges - 1, data, words, begin, end, trail, 0, scratch, scratch_words, table)
+    if at == -2:
+        state[SEEN] |= REFUSED
+        return pos
+    if at < 0 or pos + n_ids_at(table, at) + ROOM > len(out):
+        return -1
+    state[SEEN] |= flags_at(table, at)
     return copy_ids(table, at, out, pos)
 
 
@@ -197,36 +226,31 @@ def slow_chunk(data, words, at, begin, end, gap_begin, gap_end, is_first, edges,
 def scan_document(data, words, begin, end, edges, table, links, matrix, out, pos, note, state, scratch, scratch_words):
     """Append the ids of the document `data[begin:end]` to `out` from `pos` on and fill its `note`.
 
-    edges: 1, or 1 + AFTER_HEAD; 0 where the text is a part of a document and its ends are none.
-    Returns the new `pos`, or -1 where the table or `out` is full and the document is to be scanned again.
+    edges: 1, or 1 + AFTER_HEAD; 0 where the text is a part of a document and its ends are none. Returns the new `pos`,
+    or -1 where the table or `out` is full and the document is to be scanned again.
     """
     slots = table.slots
-    last_slot = slots.shape[0] - 1
+    n_slots = slots.shape[0]
+    most = len(out) - ROOM
     state[:] = 0
     state[JOIN_BEGIN] = -1
     note[:] = 0
     i = skip_space(data, begin, end)
     if i == end:
-        if edges:
-            at = with_pads(BLANK + edges - 1, data, words, begin, end, 0, 0, scratch, scratch_words, table)
-            if at == -1:
-                return -1
-            note[FLAGS] = REFUSED if at == -2 else np.int64(slots[at, 3] >> U40 & np.uint64(0xFFFF))
-            return copy_ids(table, at, out, pos) if at >= 0 else pos
-        return pos
+        return blank_document(data, words, begin, end, edges, table, out, pos, note, scratch, scratch_words)
     gap_begin = begin
-    is_first = True
-    care = True  # the gap before the chunk, or the chunk before it, needs the slow path
+    care = True  # the gap before the chunk, or the chunk before it, asks for the slow path
     seen = np.uint64(0)
-    last_word, streak, longest, n_chunks = np.int64(-1), 0, 0, 0
+    prev, prev_begin, prev_out = -1, begin, pos
+    last_word, streak, longest, n_chunks = -1, 0, 0, 0
     while True:
         # ---- the chunk from i on: its key, its slot
         chunk_begin = i
         k0 = words[i]
         stop = stop_bytes(k0)
-        before = ((stop & (~stop + U1)) >> U7) - U1
-        n = np.int64(((before & X01) * X01) >> U56) if stop != 0 else 8
-        if stop != 0 and i + n <= end and data[min(i + n, end - 1)] <= 0x7F and (i + n == end or space_width(data, i + n, end) > 0):
+        before = ((stop & (~stop + U1)) >> U7) - U1  # ones in the bytes before the first stop
+        n = np.int64(((before & X01) * X01) >> U56)
+        if stop != 0 and i + n <= end and (i + n == end or data[i + n] == 0x20):
             k0 &= before
             k1 = np.uint64(n) << U56
             i += n
@@ -236,8 +260,8 @@ def scan_document(data, words, begin, end, edges, table, links, matrix, out, pos
                 note[FLAGS] = REFUSED
                 return pos
             k0, k1 = make_key(CHUNK, data, words, chunk_begin, i)
-        at = slot_index(k0, k1, last_slot + 1)
-        if slots[at, 0] != k0 or slots[at, 1] != k1 or (k1 >> U56) == LONG:
+        at = slot_index(k0, k1, n_slots)
+        if slots[at, 0] != k0 or slots[at, 1] != k1:
             at = find_key(table, k0, k1, data, chunk_begin, i)
             if at < 0:
                 at = add_key(table, -1 - at, k0, k1, data, chunk_begin, i)
@@ -250,24 +274,27 @@ def scan_document(data, words, begin, end, edges, table, links, matrix, out, pos
         if at == last_word:
             streak += 1
             longest = max(longest, streak)
-        elif v1 >> U40 & np.uint64(WORD):
+        elif v1 & WORD_BIT:
             last_word, streak = at, 0
         # ---- its ids
-        if care or v1 >> U40 & U1:
-            pos = slow_chunk(data, words, at, chunk_begin, i, gap_begin, chunk_begin, is_first, edges, table, links, matrix, state, out, pos, scratch, scratch_words)  # fmt: skip
+        if care or v1 & CARE_BITS or (v1 & BEGINS_BIT and slots[prev, 3] & ENDS_BIT):
+            pos = slow_chunk(data, words, at, chunk_begin, gap_begin, prev, prev_begin, prev_out, edges, table, links, matrix, state, out, pos, scratch, scratch_words)  # fmt: skip
             if pos < 0:
                 return -1
-            is_first = False
-            care = state[RIGHT] > 0 or state[TRAILING] > 0 or state[JOIN_BEGIN] >= 0
+            prev_out = pos
+            pos = copy_ids(table, at, out, pos)
+            care = state[JOIN_BEGIN] >= 0 or v1 & TRAIL_BIT != 0
         else:
-            if pos + 8 > len(out):
+            if pos > most:
                 return -1
             v0 = slots[at, 2]
+            prev_out = pos
             out[pos], out[pos + 1], out[pos + 2] = np.int32(v0 & LOW32), np.int32(v0 >> U32), np.int32(v1 & LOW32)
             pos += np.int64(v1 >> U32 & LOW8)
+        prev, prev_begin = at, chunk_begin
         # ---- the gap after it
         gap_begin = i
-        if i + 1 < end and data[i] == 0x20 and 0x20 < data[i + 1] < 0x80 and space_width(data, i + 1, end) == 0:
+        if i + 1 < end and data[i] == 0x20 and 0x20 < data[i + 1] < 0x80:
             i += 1
             continue
         i = skip_space(data, i, end)
@@ -275,22 +302,8 @@ def scan_document(data, words, begin, end, edges, table, links, matrix, out, pos
             break
         if i - gap_begin != 1 or data[gap_begin] != 0x20:
             care = True
-    if state[JOIN_BEGIN] >= 0:
-        pos = close_join(data, words, table, state, out, pos)
-        if pos < 0:
-            return -1
-    if edges:
-        at = with_pads(END + edges - 1, data, words, gap_begin, end, state[TRAILING], 0, scratch, scratch_words, table)
-        if at == -1:
-            return -1
-        if at == -2:
-            state[SEEN] |= REFUSED
-        else:
-            if pos + n_ids_at(table, at) + 8 > len(out):
-                return -1
-            seen |= slots[at, 3]
-            pos = copy_ids(table, at, out, pos)
-    note[FLAGS] = np.int64(seen >> U40 & np.uint64(0xFFFF)) | state[SEEN]
+    pos = end_document(data, words, gap_begin, end, prev, edges, table, state, out, pos, scratch, scratch_words)
+    note[FLAGS] = np.int64(seen >> U40 & LOW16) | state[SEEN]
     note[STREAK], note[N_CHUNKS], note[N_JOINED] = longest, n_chunks, state[JOINED_CHUNKS]
     return pos
 

@@ -1,8 +1,8 @@
 """Run work units on worker processes: texts in, Arrow shards out; the parent sees small records only.
 
-    1. tokenize_unit, in workers: a unit's tokens under a numbering of its own, and how often each came -> staging
+    1. tokenize_unit, in workers: a unit's tokens as its engine numbers them, and how often each came -> staging
     2. merge_counts, in the parent: counts in the order of the units -> the vocabulary
-    3. number_unit, in workers: the unit's numbering -> the vocabulary's ids -> a finished shard -> staging
+    3. number_unit, in workers: the engine's numbers -> the vocabulary's ids -> a finished shard -> staging
 
 The parent alone moves shards into place (tasks/tokenize.py). Two passes cost little: the second runs at the speed of
 memory, and no worker ever waits for another's counts.
@@ -12,8 +12,7 @@ import ctypes
 import os
 import signal
 import sys
-from array import array
-from collections import Counter
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -23,17 +22,21 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from ..durable import describe_file, fsync_file
-from ..errors import UlmpipeError
-from .documents import read_piece
+from ..errors import EngineMismatchError, UlmpipeError
+from .documents import Texts, read_texts
 from .pieces import Columns, Quarantined, ReadFunction
 from .source import Unit
 from .store import ids_dtype, shard_name, shard_schema
-from .tokenizer import TokenizerRecipe, cached_tokenizer
+from .spacy_import import leave_torch_out
+from .tokenizer import TokenizerRecipe, cut_long_chunks
 from .vocab import Vocab
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from .engine import Encoded, Engine
+
+MAX_ENGINE_BYTES = 256 << 20  # of an engine's tables: past it a unit begins with empty ones
 BATCH_TOKENS = 1 << 20  # a record batch is written when it holds so many: bounds the memory of a unit that can't be cut
 
 
@@ -45,6 +48,8 @@ class Job:
     recipe: TokenizerRecipe
     columns: Columns
     read: ReadFunction | None = None
+    engine: str = "fast"
+    verify: float = 0.0  # share of the documents that the reference tokenizes too
 
 
 @dataclass
@@ -57,6 +62,10 @@ class UnitRecord:
     n_bytes: int = 0  # of text, UTF-8
     labels: set[str] = field(default_factory=set)
     quarantined: list[Quarantined] = field(default_factory=list)
+    n_chunks: int = 0
+    n_fallback: int = 0  # chunks that the reference tokenized where a table could not
+    cut: list[str] = field(default_factory=list)  # documents with chunks longer than `MAX_CHUNK`
+    notes: list[str] = field(default_factory=list)
 
 
 def run_units(task: Callable[..., Any], calls: Iterable[tuple[Any, ...]], *, workers: int) -> Iterator[Any]:
@@ -82,6 +91,7 @@ def run_units(task: Callable[..., Any], calls: Iterable[tuple[Any, ...]], *, wor
 
 def _in_worker(parent: int, task: Callable[..., Any], call: tuple[Any, ...]) -> Any:
     die_with_parent(parent)
+    leave_torch_out()
     return task(*call)
 
 
@@ -99,39 +109,65 @@ def die_with_parent(parent: int) -> None:
 
 
 def tokenize_unit(index: int, unit: Unit, job: Job) -> UnitRecord:
-    """Tokenize a unit into `unit-<index>.arrow` (tokens by order of first appearance) and `unit-<index>.counts.arrow`."""
-    tokenizer = cached_tokenizer(job.recipe)
-    record = UnitRecord(index)
-    order: dict[str, int] = {}  # token -> its place in this unit's own numbering
-    counts = np.zeros(0, np.int64)
+    """Tokenize a unit into `unit-<index>.arrow` (ids of the engine) and `unit-<index>.counts.arrow` (what they are)."""
+    engine, note = usable_engine(job.recipe, job.engine)
+    if engine.n_bytes > MAX_ENGINE_BYTES:
+        engine.reset()
+    engine.counts.clear()
+    record = UnitRecord(index, notes=[note] if note else [])
     with UnitWriter(Path(job.stage) / f"unit-{index:05d}.arrow") as writer:
-        for found in (found for piece in unit for found in read_piece(piece, job.columns, job.read)):
+        for found in (found for piece in unit for found in read_texts(piece, job.columns, job.read)):
             if isinstance(found, Quarantined):
                 record.quarantined.append(found)
                 continue
-            tokens = tokenizer.tokenize(found.text)
-            writer.add([order.setdefault(token, len(order)) for token in tokens], found.label, found.source)
-            record.n_docs += 1
-            record.n_tokens += len(tokens)
-            record.n_bytes += len(found.text.encode("utf-8"))
-            if found.label is not None:
-                record.labels.add(found.label)
-            if len(writer.ids) >= BATCH_TOKENS:
-                counts = _add_counts(counts, writer.flush(), len(order))
-        counts = _add_counts(counts, writer.flush(), len(order))
-    _write_counts(Path(job.stage) / f"unit-{index:05d}.counts.arrow", list(order), counts)
+            n_cut = engine.n_cut
+            encoded = engine.encode_bytes(found.data, found.offsets)
+            if engine.n_cut > n_cut:
+                record.cut += [name for doc, name in enumerate(found.sources) if len(cut_long_chunks(found[doc])) > 1]
+            verify_texts(engine, found, encoded, job.verify)
+            writer.add(encoded, found)
+            record.n_docs += len(found)
+            record.n_tokens += len(encoded.ids)
+            record.n_bytes += int(found.offsets[-1])
+            record.labels |= {label for label in found.labels if label is not None}
+        counts = writer.finish()
+    record.n_chunks, record.n_fallback = engine.counts["n_chunks"], engine.counts["n_fallback"]
+    _write_counts(Path(job.stage) / f"unit-{index:05d}.counts.arrow", engine.itos, counts)
     return record
 
 
-def _add_counts(counts: np.ndarray, ids: np.ndarray, n: int) -> np.ndarray:
-    """Add the counts of `ids` to `counts`, which grows to (n,) int64."""
-    total = np.bincount(ids, minlength=n)
-    total[: len(counts)] += counts
-    return total
+def usable_engine(recipe: TokenizerRecipe, engine: str) -> "tuple[Engine, str]":
+    """The engine asked for; the reference and a note where the fast one can't do the recipe."""
+    from .chunks import Unsupported
+    from .engine import cached_engine
+
+    made = cached_engine(recipe, engine)
+    try:
+        if engine == "fast":
+            made.encode_texts(["a"])
+    except Unsupported as err:
+        return cached_engine(recipe, "spacy"), f"the reference engine (--engine spacy) runs: {err}"
+    return made, ""
+
+
+def verify_texts(engine: "Engine", texts: Texts, encoded: "Encoded", fraction: float) -> None:
+    """Tokenize that share of the documents with the reference too. Raises `EngineMismatchError` where it differs."""
+    for doc, source in enumerate(texts.sources):
+        if zlib.crc32(source.encode()) >= fraction * (1 << 32):
+            continue
+        found = [engine.itos[i] for i in encoded.ids[encoded.offsets[doc] : encoded.offsets[doc + 1]]]
+        expected = engine.reference.tokenize(texts[doc])
+        if found != expected:
+            at = next((k for k, (a, b) in enumerate(zip(found, expected, strict=False)) if a != b), min(len(found), len(expected)))
+            around = slice(max(0, at - 5), at + 5)
+            raise EngineMismatchError(
+                f"{source}: the fast tokenizer and the reference differ at token {at}: found {found[around]}, "
+                f"expected {expected[around]}. Please report it; --engine spacy does without the fast one"
+            )
 
 
 class UnitWriter:
-    """Writes a unit's documents under its own numbering, a record batch at a time: ids int32, label and source as text."""
+    """Writes a unit's documents, a record batch at a time: ids int32 as the engine numbers them, label and source as text."""
 
     def __init__(self, path: Path):
         import pyarrow as pa
@@ -140,32 +176,37 @@ class UnitWriter:
         self.schema = pa.schema([("ids", pa.list_(pa.int32())), ("label", pa.string()), ("source", pa.string())])
         self.file = pa.OSFile(str(path), "wb")
         self.stream = pa.ipc.new_stream(self.file, self.schema)
-        self._clear()
+        self.counts = np.zeros(0, np.int64)  # of each id
+        self.waiting: list[tuple[Encoded, Texts]] = []
+        self.n_waiting = 0  # tokens
 
-    def _clear(self) -> None:
-        self.ids, self.offsets = array("i"), array("i", [0])
-        self.labels: list[str | None] = []
-        self.sources: list[str] = []
+    def add(self, encoded: "Encoded", texts: Texts) -> None:
+        """Add documents."""
+        self.waiting.append((encoded, texts))
+        self.n_waiting += len(encoded.ids)
+        if self.n_waiting >= BATCH_TOKENS:
+            self._flush()
 
-    def add(self, ids: list[int], label: str | None, source: str) -> None:
-        """Add one document."""
-        self.ids.extend(ids)
-        self.offsets.append(len(self.ids))
-        self.labels.append(label)
-        self.sources.append(source)
+    def _flush(self) -> None:
+        if not self.waiting:
+            return
+        ids = np.concatenate([encoded.ids for encoded, _ in self.waiting])
+        lengths = np.concatenate([np.diff(encoded.offsets) for encoded, _ in self.waiting])
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+        columns = [
+            self.pa.ListArray.from_arrays(offsets, ids),
+            self.pa.array([label for _, texts in self.waiting for label in texts.labels], self.pa.string()),
+            self.pa.array([source for _, texts in self.waiting for source in texts.sources], self.pa.string()),
+        ]
+        self.stream.write_batch(self.pa.record_batch(columns, schema=self.schema))
+        total = np.bincount(ids, minlength=len(self.counts))
+        total[: len(self.counts)] += self.counts
+        self.counts, self.waiting, self.n_waiting = total, [], 0
 
-    def flush(self) -> np.ndarray:
-        """Write what was added as a record batch and return its ids (n_tokens,) int32."""
-        ids, offsets = np.array(self.ids, np.int32), np.array(self.offsets, np.int32)
-        if self.sources:
-            columns = [
-                self.pa.ListArray.from_arrays(offsets, ids),
-                self.pa.array(self.labels, self.pa.string()),
-                self.pa.array(self.sources, self.pa.string()),
-            ]
-            self.stream.write_batch(self.pa.record_batch(columns, schema=self.schema))
-        self._clear()
-        return ids
+    def finish(self) -> np.ndarray:
+        """Write the rest; how often each id came."""
+        self._flush()
+        return self.counts
 
     def __enter__(self) -> "UnitWriter":
         return self
@@ -175,10 +216,13 @@ class UnitWriter:
         self.file.close()
 
 
-def _write_counts(path: Path, tokens: list[str], counts: np.ndarray) -> None:
+def _write_counts(path: Path, itos: list[str], counts: np.ndarray) -> None:
+    """Write the tokens that came, their ids and how often."""
     import pyarrow as pa
 
-    table = pa.table({"token": pa.array(tokens, pa.string()), "count": pa.array(counts, pa.int64())})
+    ids = np.flatnonzero(counts)
+    tokens = pa.array([itos[i] for i in ids], pa.string())
+    table = pa.table({"token": tokens, "id": pa.array(ids, pa.int32()), "count": pa.array(counts[ids], pa.int64())})
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, table.schema) as stream:
         stream.write_table(table)
 
@@ -186,14 +230,15 @@ def _write_counts(path: Path, tokens: list[str], counts: np.ndarray) -> None:
 # ---- between: the vocabulary ----------------------------------------------------------------------------------------
 
 
-def merge_counts(stage: Path, n_units: int) -> Counter[str]:
-    """How often each token came in all units."""
-    total: Counter[str] = Counter()
-    for index in range(n_units):
-        table = _read_all(stage / f"unit-{index:05d}.counts.arrow")
-        for token, n in zip(table["token"].to_pylist(), table["count"].to_pylist(), strict=True):
-            total[token] += n
-    return total
+def merge_counts(stage: Path, n_units: int, *, min_freq: int = 1) -> dict[str, int]:
+    """How often each token came in all units, if `min_freq` times or more."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    units = [_read_all(stage / f"unit-{index:05d}.counts.arrow") for index in range(n_units)]
+    total = pa.concat_tables(units).group_by("token").aggregate([("count", "sum")])
+    frequent = total.filter(pc.field("count_sum") >= min_freq)
+    return dict(zip(frequent["token"].to_pylist(), frequent["count_sum"].to_pylist(), strict=True))
 
 
 def order_labels(labels: Iterable[str]) -> list[str]:
@@ -213,17 +258,24 @@ def order_labels(labels: Iterable[str]) -> list[str]:
 
 
 @lru_cache(maxsize=1)
-def _vocab(path: str) -> Vocab:
-    return Vocab.load(Path(path))
+def _vocab(path: str) -> "tuple[Vocab, pa.Array]":
+    import pyarrow as pa
+
+    vocab = Vocab.load(Path(path))
+    return vocab, pa.array(vocab.itos, pa.string())
 
 
 def number_unit(index: int, stage: str, vocab_path: str, labels: list[str]) -> dict[str, Any]:
     """Write `shard-<index>.arrow` from a tokenized unit; returns the manifest's lines on it."""
     import pyarrow as pa
+    import pyarrow.compute as pc
 
-    vocab = _vocab(vocab_path)
-    tokens = _read_all(Path(stage) / f"unit-{index:05d}.counts.arrow")["token"].to_pylist()
-    remap = np.array(vocab.encode(tokens), dtype=ids_dtype(len(vocab)))  # the unit's numbering -> ids
+    vocab, itos = _vocab(vocab_path)
+    counts = _read_all(Path(stage) / f"unit-{index:05d}.counts.arrow")
+    numbers = pc.fill_null(pc.index_in(counts["token"], value_set=itos), vocab.unk_id).to_numpy()
+    unit_ids = counts["id"].to_numpy()
+    remap = np.zeros(unit_ids.max(initial=0) + 1, ids_dtype(len(vocab)))  # the engine's ids -> the vocabulary's
+    remap[unit_ids] = numbers
     schema = shard_schema(len(vocab), has_labels=bool(labels))
     label_ids = {label: i for i, label in enumerate(labels)}
     path = Path(stage) / shard_name(index)

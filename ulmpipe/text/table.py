@@ -15,11 +15,12 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-PAD_BYTES = 16  # after any bytes that are scanned: words are read 8 bytes at a time
+from .pieces import PAD_BYTES
+
 INLINE = 14  # bytes of a key that fit into a slot
 
 # Flags of an entry, 16 bits.
-SLOW = 1  # its ids are in the pool, and the entry's number in the slot
+SLOW = 1  # its ids are in the pool: it has more than 3, or is to be handled with care
 UNSETTLED = 2  # its ids are not known yet
 
 U1, U8, U32, U40, U56 = (np.uint64(n) for n in (1, 8, 32, 40, 56))
@@ -37,6 +38,7 @@ class Table(NamedTuple):
     words: NDArray[np.uint64]  # the arena, read 8 bytes at a time from any place
     starts: NDArray[np.int64]  # (max_entries + 1,)
     slot_of: NDArray[np.int64]  # (max_entries,)
+    entry_of: NDArray[np.int32]  # (2 ** k,) the entry in each slot
     pool: NDArray[np.int32]
     used: NDArray[np.int64]  # (3,) entries, bytes of the arena, ids in the pool
 
@@ -133,8 +135,8 @@ def add_key(table, free, k0, k1, data, begin, end):
         k1 |= np.uint64(entry)
     table.slots[free, 0], table.slots[free, 1] = k0, k1
     table.slots[free, 2] = np.uint64(0)
-    table.slots[free, 3] = np.uint64(entry) | np.uint64(SLOW | UNSETTLED) << U40
-    table.slot_of[entry] = free
+    table.slots[free, 3] = np.uint64(SLOW | UNSETTLED) << U40
+    table.slot_of[entry], table.entry_of[free] = free, entry
     return free
 
 
@@ -156,7 +158,7 @@ def set_ids(table, entry, ids, n, flags):
         for i in range(n):
             table.pool[table.used[2] + i] = ids[i]
         table.slots[at, 2] = np.uint64(table.used[2]) | np.uint64(n) << U32
-        table.slots[at, 3] = np.uint64(entry) | np.uint64(flags | SLOW) << U40
+        table.slots[at, 3] = np.uint64(flags | SLOW) << U40
         table.used[2] += n
         return True
     a, b, c = np.uint64(0), np.uint64(0), np.uint64(0)
@@ -200,9 +202,8 @@ def copy_ids(table, at, out, pos):
 
 
 @numba.njit(cache=True, nogil=True)
-def move_slots(old, new, slot_of):
+def move_slots(old, old_entry_of, new, entry_of, slot_of):
     """Put all entries of `old` slots into the larger `new`."""
-    where = np.full(old.shape[0], -1, np.int64)
     for at in range(old.shape[0]):
         k0, k1 = old[at, 0], old[at, 1]
         if k0 == 0 and k1 == 0:
@@ -212,9 +213,8 @@ def move_slots(old, new, slot_of):
         while new[to, 0] != 0 or new[to, 1] != 0:
             to = (to + 1) & (new.shape[0] - 1)
         new[to] = old[at]
-        where[at] = to
-    for entry in range(len(slot_of)):
-        slot_of[entry] = where[slot_of[entry]]
+        entry_of[to] = old_entry_of[at]
+        slot_of[entry_of[to]] = to
 
 
 @numba.njit(cache=True, nogil=True)
@@ -247,6 +247,7 @@ class Memo:
             words=words_of(arena),
             starts=np.zeros(n // 2 + 1, np.int64),
             slot_of=np.zeros(n // 2, np.int64),
+            entry_of=np.zeros(n, np.int32),
             pool=np.zeros(4 * n, np.int32),
             used=np.zeros(3, np.int64),
         )
@@ -281,9 +282,9 @@ class Memo:
         slots, starts = np.zeros((n, 4), np.uint64), np.zeros(n // 2 + 1, np.int64)
         slot_of = np.zeros(n // 2, np.int64)
         starts[: len(t.starts)] = t.starts
-        slot_of[: len(t.slot_of)] = t.slot_of
-        move_slots(t.slots, slots, slot_of[: int(t.used[0])])
-        self.table = t._replace(slots=slots, starts=starts, slot_of=slot_of)
+        entry_of = np.zeros(n, np.int32)
+        move_slots(t.slots, t.entry_of, slots, entry_of, slot_of)
+        self.table = t._replace(slots=slots, starts=starts, slot_of=slot_of, entry_of=entry_of)
 
     def add_all(self, keys: Sequence[bytes], ids: Sequence[Sequence[int]]) -> None:
         """Add keys that are not there yet, all of one kind, with their ids."""

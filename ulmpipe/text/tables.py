@@ -6,7 +6,10 @@ Beside documents.py, which calls it. Reads only the text and the label column, a
 import csv
 import json
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import SourceError
 from .pieces import UNREADABLE, Columns, Document, Piece, Quarantined, byte_lines, decode, open_bytes
@@ -192,8 +195,41 @@ def _row_batches(piece: Piece, names: list[str]) -> Iterator[tuple[int, "pa.Reco
             first += n_rows
 
 
+class Rows(NamedTuple):
+    """Rows of a table, their texts as they lie in Arrow's memory."""
+
+    data: NDArray[np.uint8]
+    offsets: NDArray[np.int64]  # (n + 1,)
+    labels: list[str | None]
+    numbers: range
+
+
 def read_rows(piece: Piece, columns: Columns) -> Iterator[Document | Quarantined]:
     """Read the rows of a parquet or Arrow piece; a null text is an empty document."""
+    for numbers, texts, labels in _text_columns(piece, columns):
+        for number, text, label in zip(numbers, texts.to_pylist(), labels, strict=True):
+            yield Document(decode(text), label, f"{piece.name}#{number}")
+
+
+def read_row_texts(piece: Piece, columns: Columns) -> Iterator[Rows | list[Document]]:
+    """The same in batches: `Rows`, or documents where a text is no UTF-8."""
+    import pyarrow as pa
+
+    for numbers, texts, labels in _text_columns(piece, columns):
+        try:
+            texts.cast(pa.large_string())  # checks that it is UTF-8
+        except pa.ArrowInvalid:
+            rows = zip(numbers, texts.to_pylist(), labels, strict=True)
+            yield [Document(decode(text), label, f"{piece.name}#{number}") for number, text, label in rows]
+            continue
+        _, offsets_buffer, data = texts.buffers()
+        offsets = np.frombuffer(offsets_buffer, np.int64, len(texts) + 1, 8 * texts.offset)
+        flat = np.frombuffer(data, np.uint8) if data is not None else np.zeros(0, np.uint8)
+        yield Rows(flat[offsets[0] : offsets[-1]], offsets - offsets[0], labels, numbers)
+
+
+def _text_columns(piece: Piece, columns: Columns) -> Iterator[tuple[range, "pa.LargeBinaryArray", list[str | None]]]:
+    """The rows of a piece: their numbers, texts as bytes without nulls, and labels."""
     import pyarrow as pa
 
     schema = table_schema(piece)
@@ -214,12 +250,11 @@ def read_rows(piece: Piece, columns: Columns) -> Iterator[Document | Quarantined
         begin, end = max(piece.begin - first, 0), min((piece.end or 0) - first, batch.num_rows)
         if begin < end:
             rows = batch.slice(begin, end - begin)
-            texts = rows.column(columns.text).to_pylist()
-            labels = rows.column(columns.label).to_pylist() if columns.label in names[1:] else [None] * len(texts)
+            labels = rows.column(columns.label).to_pylist() if columns.label in names[1:] else [None] * rows.num_rows
             if classes:  # -1 is the hub's "unlabelled"
                 labels = [classes[n] if n is not None and 0 <= n < len(classes) else None for n in labels]
-            for row, (text, label) in enumerate(zip(texts, labels, strict=True), start=first + begin):
-                yield Document(text or "", label_value(label), f"{piece.name}#{row}")
+            texts = rows.column(columns.text).cast(value_type).cast(pa.large_binary()).fill_null(b"")
+            yield range(first + begin, first + end), texts, [label_value(label) for label in labels]
 
 
 def check_source(piece: Piece, columns: Columns) -> None:

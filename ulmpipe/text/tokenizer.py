@@ -8,7 +8,6 @@ Slow and obvious: every other engine must give exactly these tokens. It knows no
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
@@ -152,9 +151,3 @@ def blank_tokenizer(lang: str) -> Any:
         return spacy.blank(lang).tokenizer
     except ImportError as err:
         raise ConfigError(f"--lang {lang}: spaCy can't load it: {str(err).strip().splitlines()[0]}") from err
-
-
-@lru_cache(maxsize=2)
-def cached_tokenizer(recipe: TokenizerRecipe) -> Tokenizer:
-    """The tokenizer of a recipe, built once in each process."""
-    return Tokenizer(recipe)
