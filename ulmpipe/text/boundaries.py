@@ -128,20 +128,20 @@ def link_texts(data, words, begins, ends, keys, reversed_keys, longest, back, ba
 
 
 @numba.njit(cache=True, nogil=True)
-def link_tokens(data, words, begins, firsts, ends, keys, reversed_keys, longest, back, back_words, out):
+def link_tokens(data, words, begins, spans, ends, keys, reversed_keys, longest, back, back_words, out):
     """The same for texts whose tokens are known: how the first one is numbered, and the last one.
 
-    Text k begins at `begins[k]` in `data`, its tokens end at `ends[firsts[k]:firsts[k + 1]]` from there.
+    Text k begins at `begins[k]` in `data`, its tokens end at `ends[spans[k, 0]:spans[k, 1]]` from there.
     """
     for k in range(len(begins)):
-        n_tokens = firsts[k + 1] - firsts[k]
-        if n_tokens == 0:
+        first, last = spans[k, 0], spans[k, 1] - 1
+        if last < first:
             continue
-        begin, end = begins[k], begins[k] + ends[firsts[k + 1] - 1]
-        at = find(keys, 0, data, words, begin, begin + ends[firsts[k]])
+        begin, end = begins[k], begins[k] + ends[last]
+        at = find(keys, 0, data, words, begin, begin + ends[first])
         if at >= 0:
             out[k, 0] = np.int32(keys.slots[at, 2] & LOW32)
-        n = ends[firsts[k + 1] - 1] - (ends[firsts[k + 1] - 2] if n_tokens > 1 else 0)
+        n = ends[last] - (ends[last - 1] if last > first else 0)
         if n > longest:
             continue
         for i in range(n):

@@ -30,6 +30,7 @@ from .scan import (
     FLAGS,
     GAP,
     JOINED,
+    JOINED_CORE,
     LATE,
     LEAD,
     REFUSED,
@@ -142,7 +143,7 @@ class Chunks:
         kinds = (table.slots[table.slot_of[entries], 1] >> np.uint64(60)).astype(np.int64)
         _ = self.signatures  # and with it the reference, the special cases and their matrix
         for entry in entries[kinds != CHUNK].tolist():
-            if self.memo.kind(entry) == JOINED:
+            if self.memo.kind(entry) in (JOINED, JOINED_CORE):
                 self._settle_joined(entry)
             else:
                 self._settle_edge(entry)
@@ -188,7 +189,7 @@ class Chunks:
         self._settle_tokens(entries, settled)
         ids, done = np.zeros(MOST_IDS, np.int32), 0
         while done < len(entries):
-            done = put_ids(self.memo.table, entries, flags, settled.status, settled.firsts, settled.ends, self.tokens.table, ids, done)  # fmt: skip
+            done = put_ids(self.memo.table, entries, flags, settled.status, settled.spans, settled.ends, self.tokens.table, ids, done)  # fmt: skip
             self.memo.make_room(entries=0, ids=MOST_IDS + len(entries))
         for k in asked.tolist():
             self.memo.set(int(entries[k]), self._split(self.memo.key(int(entries[k])).decode()), int(flags[k]))
@@ -197,27 +198,29 @@ class Chunks:
         """Give the tokens of settled chunks their ids: the token rules are run on all new ones at once."""
         first, done = len(self.tokens), 0
         while done < len(entries):
-            done = add_tokens(self.memo.table, entries, settled.status, settled.firsts, settled.ends, self.tokens.table, done)  # fmt: skip
+            done = add_tokens(self.memo.table, entries, settled.status, settled.spans, settled.ends, self.tokens.table, done)  # fmt: skip
             self.tokens.make_room(entries=len(self.tokens) // 2 + 4096, key_bytes=len(self.tokens) + (1 << 16))
-        texts = [self.tokens.key(entry).decode() for entry in range(first, len(self.tokens))]
-        for entry, ids in enumerate(self._ids_of_each(texts), first):
-            self.tokens.set(entry, ids)
+        table, entries = self.tokens.table, np.arange(first, len(self.tokens))
+        if len(entries):
+            data = table.arena[table.starts[first] : table.starts[len(self.tokens)]].tobytes()
+            places = (table.starts[first : len(self.tokens) + 1] - table.starts[first]).tolist()
+            texts = [data[begin:end].decode() for begin, end in zip(places, places[1:], strict=False)]
+            self.tokens.set_all(entries, *self._ids_of_each(texts), np.zeros(len(entries), np.int64))
 
-    def _ids_of_each(self, tokens: list[str]) -> list[list[int]]:
-        """What the token rules make of each of spaCy's tokens."""
+    def _ids_of_each(self, tokens: list[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """What the token rules make of each of spaCy's tokens: ids, and the place of each token's first (n + 1,)."""
         parts = [part for token in tokens for part in (token, SEPARATOR)]
         for rule in self.token_rules:
             parts = rule(parts)
-        if parts.count(SEPARATOR) != len(tokens):
-            raise UlmpipeError("a post rule of scope 'token' changes neighbours together: take its scope away")
-        out: list[list[int]] = [[] for _ in tokens]
-        k = 0
+        ids, offsets, id = list[int](), [0], self.id
         for part in parts:
             if part == SEPARATOR:
-                k += 1
+                offsets.append(len(ids))
             else:
-                out[k].append(self.id(part))
-        return out
+                ids.append(id(part))
+        if len(offsets) != len(tokens) + 1:
+            raise UlmpipeError("a post rule of scope 'token' changes neighbours together: take its scope away")
+        return np.array(ids, np.int32), np.array(offsets)
 
     def _settle_rewritten(self, entries: NDArray[np.int64], cores: list[str], flags: NDArray[np.int64]) -> None:
         """Chunks that the rules change: what they become is scanned as a small document without ends."""
@@ -234,9 +237,8 @@ class Chunks:
             parts = cores[k].split()
             links[k] = self.links[self._entry(parts[0])][0], self.links[self._entry(parts[-1])][1]
         self._link(entries, flags, links)
-        for place, k in enumerate(fixed.tolist()):
-            flags[k] |= int(notes[place, FLAGS]) & REFUSED
-            self.memo.set(int(entries[k]), ids[id_offsets[place] : id_offsets[place + 1]], int(flags[k]))
+        flags[fixed] |= notes[:, FLAGS] & REFUSED
+        self.memo.set_all(entries[fixed], ids, id_offsets, flags[fixed])
         for k in np.flatnonzero(~np.array(is_fixed, np.bool_)).tolist():
             self.memo.set(int(entries[k]), self._split(cores[k]), int(flags[k]))
 
@@ -255,7 +257,9 @@ class Chunks:
 
     def _settle_joined(self, entry: int) -> None:
         """Chunks that special cases could join, with the spaces between them: spaCy looks at them together."""
-        [text] = self.rewrite([self.memo.key(entry).decode()]).lines
+        text = self.memo.key(entry).decode()
+        if self.memo.kind(entry) == JOINED:
+            [text] = self.rewrite([text]).lines
         self.memo.set(entry, self._split(text.strip()), REFUSED if pads_of(text) else 0)
 
     def _settle_edge(self, entry: int) -> None:
@@ -297,7 +301,7 @@ class Chunks:
         """(n, 2): how texts begin and end, by their tokens."""
         found = np.zeros((len(begins), 2), np.int32)
         c, back = self.cases, np.zeros(self.cases.longest + PAD_BYTES, np.uint8)
-        link_tokens(data, words_of(data), begins, settled.firsts, settled.ends, c.begins.table, c.ends.table, c.longest, back, words_of(back), found)  # fmt: skip
+        link_tokens(data, words_of(data), begins, settled.spans, settled.ends, c.begins.table, c.ends.table, c.longest, back, words_of(back), found)  # fmt: skip
         return found
 
     # ---- the reference ----------------------------------------------------------------------------------------------
@@ -411,21 +415,21 @@ def pads_of(text: str) -> int:
 
 def unsettled(n: int) -> Settled:
     """Nothing of n chunks is settled."""
-    return Settled(np.full(n, SETTLED + 1, np.uint8), np.zeros(n + 1, np.int64), np.zeros(0, np.int32))
+    return Settled(np.full(n, SETTLED + 1, np.uint8), np.zeros((n, 2), np.int64), np.zeros(0, np.int32))
 
 
 # ---- kernels --------------------------------------------------------------------------------------------------------
 
 
 @numba.njit(cache=True, nogil=True)
-def add_tokens(chunks, entries, status, firsts, ends, tokens, first):
+def add_tokens(chunks, entries, status, spans, ends, tokens, first):
     """Add the tokens of chunks `entries[first:]` to their table; how many chunks were done until it was full."""
     for k in range(first, len(entries)):
         if status[k] != SETTLED:
             continue
         begin = chunks.starts[entries[k]]
         b = begin
-        for i in range(firsts[k], firsts[k + 1]):
+        for i in range(spans[k, 0], spans[k, 1]):
             if find_or_add(tokens, 0, chunks.arena, chunks.words, b, begin + ends[i]) < 0:
                 return k
             b = begin + ends[i]
@@ -433,14 +437,14 @@ def add_tokens(chunks, entries, status, firsts, ends, tokens, first):
 
 
 @numba.njit(cache=True, nogil=True)
-def put_ids(chunks, entries, flags, status, firsts, ends, tokens, ids, first):
+def put_ids(chunks, entries, flags, status, spans, ends, tokens, ids, first):
     """Settle chunks `entries[first:]` with the ids of their tokens; how many were done until the pool was full."""
     for k in range(first, len(entries)):
         if status[k] != SETTLED:
             continue
         begin = chunks.starts[entries[k]]
         b, n = begin, 0
-        for i in range(firsts[k], firsts[k + 1]):
+        for i in range(spans[k, 0], spans[k, 1]):
             at = find(tokens, 0, chunks.arena, chunks.words, b, begin + ends[i])
             if n + n_ids_at(tokens, at) + 3 > len(ids):
                 status[k] = SETTLED + 1

@@ -36,6 +36,7 @@ GAP = 1  # white space between two chunks
 BEGIN, END = 2, 3  # white space before the first chunk, after the last one; may be empty
 BLANK = 4  # a document without a chunk
 JOINED = 5  # chunks that spaCy's special cases could join, with the spaces between them
+JOINED_CORE = 9  # the same in a text that chunk rules have been run on
 AFTER_HEAD = 4  # added to BEGIN, END and BLANK in texts that the head rules have changed already
 
 # Flags of an entry, besides those of table.py, and of a document: those of all its entries.
@@ -134,13 +135,13 @@ def with_pads(kind, data, words, begin, end, n_before, n_after, scratch, scratch
 
 
 @numba.njit(cache=True, nogil=True)
-def close_join(data, words, end, table, state, out, pos):
+def close_join(data, words, end, edges, table, state, out, pos):
     """Put the ids of a run of linked chunks in the place of the chunks' own; -1 where the table or `out` is full."""
     begin, state[JOIN_BEGIN] = state[JOIN_BEGIN], -1
     if end - begin > MAX_KEY_BYTES:
         state[SEEN] |= REFUSED
         return pos
-    at = find_or_add(table, JOINED, data, words, begin, end)
+    at = find_or_add(table, JOINED if edges else JOINED_CORE, data, words, begin, end)
     if at < 0 or state[JOIN_OUT] + n_ids_at(table, at) + ROOM > len(out):
         return -1
     state[SEEN] |= flags_at(table, at)
@@ -178,7 +179,7 @@ def slow_chunk(data, words, at, begin, gap_begin, prev, prev_begin, prev_out, ed
             state[JOINED_CHUNKS] += 1
         state[JOINED_CHUNKS] += 1
     elif state[JOIN_BEGIN] >= 0:
-        pos = close_join(data, words, gap_begin, table, state, out, pos)
+        pos = close_join(data, words, gap_begin, edges, table, state, out, pos)
     if pos < 0 or pos + n_gap + n_ids_at(table, at) + ROOM > len(out):
         return -1
     if gap >= 0:
@@ -206,7 +207,7 @@ def blank_document(data, words, begin, end, edges, table, out, pos, note, scratc
 def end_document(data, words, begin, end, prev, edges, table, state, out, pos, scratch, scratch_words):
     """What comes after the last chunk: the rest of a join, the white space at the end."""
     if state[JOIN_BEGIN] >= 0:
-        pos = close_join(data, words, begin, table, state, out, pos)
+        pos = close_join(data, words, begin, edges, table, state, out, pos)
         if pos < 0:
             return -1
     if not edges:

@@ -208,10 +208,10 @@ class SignatureArrays(NamedTuple):
 
 @dataclass
 class Settled:
-    """What became of n chunks: `status` (n,), and the tokens of chunk k, which end at `ends[firsts[k]:firsts[k + 1]]`."""
+    """What became of n chunks: `status` (n,), and the tokens of chunk k, which end at `ends[spans[k, 0]:spans[k, 1]]`."""
 
     status: NDArray[np.uint8]
-    firsts: NDArray[np.int64]
+    spans: NDArray[np.int64]  # (n, 2)
     ends: NDArray[np.int32]  # bytes from the chunk's beginning
 
 
@@ -233,15 +233,17 @@ class Signatures:
         n, n_bytes = len(entries), int((chunks.starts[entries + 1] - chunks.starts[entries]).sum())
         status, is_url = np.full(n, NEW_MASK, np.uint8), np.full(n, -1, np.int8)
         masks, places = np.zeros(n, np.uint64), np.zeros((n, 2), np.int32)
-        firsts, ends = np.zeros(n + 1, np.int64), np.zeros(n_bytes + 8, np.int32)
+        spans, ends = np.zeros((n, 2), np.int64), np.zeros(n_bytes + 8, np.int32)
         key = np.zeros(2 * MAX_BYTES + PAD_BYTES, np.uint8)
+        n_ends, todo = 0, np.arange(n)
         while True:
-            self.cuts.make_room(entries=n + 2, key_bytes=2 * n_bytes)
+            self.cuts.make_room(entries=len(todo) + 2, key_bytes=2 * n_bytes)
             c, k = self.classes, self.cases
             arrays = SignatureArrays(c.class_of, c.key_bits, np.array(c.reach, np.int64), np.array(c.letters, np.int64), c.n_letters, c.mask_slots, c.mask_rows, c.merged, c.is_letter, self.cuts.table)  # fmt: skip
-            settle_chunks(chunks, entries, arrays, k.rules.table, k.runs.table, k.most_tokens, key, words_of(key), status, masks, is_url, places, firsts, ends)  # fmt: skip
-            if not (status >= NEW_CHARACTER).any():
-                return Settled(status, firsts, ends)
+            n_ends = settle_chunks(chunks, entries, todo, arrays, k.rules.table, k.runs.table, k.most_tokens, key, words_of(key), status, masks, is_url, places, spans, ends, n_ends)  # fmt: skip
+            todo = np.flatnonzero(status >= NEW_CHARACTER)
+            if not len(todo):
+                return Settled(status, spans, ends)
             for k in np.flatnonzero(status == ASK_URL):
                 begin, end = chunks.starts[entries[k]] + places[k]
                 is_url[k] = bool(self.tokenizer.url_match(chunks.arena[begin:end].tobytes().decode()))
@@ -417,20 +419,18 @@ def holds_run(arena, words, begin, ends, n, runs, most_tokens, sizes):
 
 
 @numba.njit(cache=True, nogil=True)
-def settle_chunks(chunks, entries, s, rules, runs, most_tokens, key, key_words, status, masks, is_url, url_places, firsts, ends):  # fmt: skip
-    """Settle each of `entries` as far as what is known allows.
+def settle_chunks(chunks, entries, todo, s, rules, runs, most_tokens, key, key_words, status, masks, is_url, url_places, spans, ends, n_ends):  # fmt: skip
+    """Settle `entries[todo]` as far as what is known allows; how many of `ends` are filled.
 
-    Fills status, firsts and ends (see `Settled`), `masks` where one is new, `url_places` where `is_url` is to be found.
+    Fills status, spans and ends (see `Settled`), `masks` where one is new, `url_places` where `is_url` is to be found.
     """
     classes, near = np.zeros(MAX_BYTES, np.int64), np.zeros(MAX_BYTES, np.uint64)
     places, key_places = np.zeros(MAX_BYTES + 1, np.int64), np.zeros(MAX_BYTES + 1, np.int64)
     numbers = np.zeros(16 * MAX_BYTES, np.int32)
     lengths, own_ends = np.zeros(MAX_BYTES, np.int32), np.zeros(MAX_BYTES, np.int64)
-    n_ends = 0
-    for k in range(len(entries)):
-        firsts[k] = n_ends
+    for k in todo:
         begin, end = chunks.starts[entries[k]], chunks.starts[entries[k] + 1]
-        if status[k] == ASK_SPACY or end - begin > MAX_BYTES:
+        if end - begin > MAX_BYTES:
             status[k] = ASK_SPACY
             continue
         n = decode(chunks.arena, begin, end, s.class_of, classes, places)
@@ -470,7 +470,8 @@ def settle_chunks(chunks, entries, s, rules, runs, most_tokens, key, key_words, 
         if holds_run(chunks.arena, chunks.words, begin, own_ends, n_own, runs, most_tokens, lengths):
             status[k] = ASK_SPACY
             continue
+        spans[k, 0], spans[k, 1] = n_ends, n_ends + n_own
         for i in range(n_own):
             ends[n_ends + i] = own_ends[i]
         n_ends += n_own
-    firsts[len(entries)] = n_ends
+    return n_ends

@@ -174,6 +174,13 @@ def set_ids(table, entry, ids, n, flags):
 
 
 @numba.njit(cache=True, nogil=True)
+def set_all(table, entries, ids, offsets, flags):
+    """Settle entries: k with `ids[offsets[k]:offsets[k + 1]]` and `flags[k]`. The pool must have room."""
+    for k in range(len(entries)):
+        set_ids(table, entries[k], ids[offsets[k] :], offsets[k + 1] - offsets[k], flags[k])
+
+
+@numba.njit(cache=True, nogil=True)
 def flags_at(table, at):
     """The flags of the entry in a slot."""
     return np.int64(table.slots[at, 3] >> U40 & LOW16)
@@ -294,6 +301,11 @@ class Memo:
         self.make_room(entries=len(keys), key_bytes=len(data), ids=int(firsts[-1]))
         flat = np.array([i for own in ids for i in own], np.int32)
         add_settled(self.table, data, words_of(data), ends, flat, firsts)
+
+    def set_all(self, entries: NDArray[np.int64], ids: NDArray[np.int32], offsets: NDArray[np.int64], flags: NDArray[np.int64]) -> None:  # fmt: skip
+        """Settle entries: k with `ids[offsets[k]:offsets[k + 1]]` and `flags[k]`."""
+        self.make_room(entries=0, ids=len(ids))
+        set_all(self.table, entries, ids, offsets, flags)
 
     def set(self, entry: int, ids: Sequence[int], flags: int = 0) -> None:
         """Settle an entry."""
