@@ -79,9 +79,9 @@ def tokenize(source: Source, *, out: Out = None, json: Json = False, quiet: Quie
     """Turn text into a token store: Arrow shards, a vocabulary and a manifest."""
     set_quiet(quiet)
     from .tasks.tokenize import tokenize as run
-    from .text.spacy_import import leave_torch_out
+    from .text.lean import for_tokens_only
 
-    leave_torch_out()
+    for_tokens_only()
     result = run(source, out, **options)
     lines = (
         f"{result.n_docs:,} documents, {result.n_tokens:,} tokens, {result.vocab_size:,} in the vocabulary",

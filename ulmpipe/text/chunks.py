@@ -6,6 +6,7 @@ Everything is worked out by the reference tokenizer's own rules and spaCy on a s
 stands, because a rule's scope and boundaries.py say so. Whole documents are engine.py's.
 """
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -54,8 +55,8 @@ NO_LINKS = np.zeros((1, 1), np.bool_)
 class Rewritten(NamedTuple):
     """What chunk rules make of texts, `lines`; which of them want care."""
 
-    lines: list[str]
-    at_document: list[str]  # before the last document rule among the chunk rules
+    lines: "Lines"
+    at_document: "Lines"  # before the last document rule among the chunk rules
     late: list[int]  # where a document rule might change a document that holds this text
     refused: list[int]  # where what was made of a text does not hold wherever it stands
 
@@ -104,21 +105,21 @@ class Chunks:
 
     # ---- scanning ---------------------------------------------------------------------------------------------------
 
-    def scan(self, data: NDArray[np.uint8], offsets: NDArray[np.int64], docs: NDArray[np.int64], edges: int) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int32]]:  # fmt: skip
+    def scan(self, data: NDArray[np.uint8], offsets: NDArray[np.int64], edges: NDArray[np.uint8]) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int32]]:  # fmt: skip
         """Ids (n,) of documents, offsets (n_docs + 1,) and notes (n_docs, 4), everything new worked out.
 
-        docs (n_docs,): document d is `data[offsets[d]:offsets[d + 1]]`; `data` ends in `PAD_BYTES` bytes more.
+        Document d is `data[offsets[d]:offsets[d + 1]]`; `data` ends in `PAD_BYTES` bytes more. edges (n_docs,): 1, or
+        1 + AFTER_HEAD where the head rules are done, or 0 where it is a part of a document.
         """
-        n_bytes = int((offsets[docs + 1] - offsets[docs]).sum())
-        out = np.empty(n_bytes // 2 + 4 * len(docs) + 64, np.int32)
-        out_offsets = np.zeros(len(docs) + 1, np.int64)
-        notes = np.zeros((len(docs), 4), np.int32)
+        n = len(edges)
+        out = np.empty(int(offsets[-1] - offsets[0]) // 2 + 4 * n + 64, np.int32)
+        out_offsets, notes = np.zeros(n + 1, np.int64), np.zeros((n, 4), np.int32)
         words, done = words_of(data), 0
         while True:
             self._make_room_for_links()
-            done = scan(data, words, offsets, docs, done, edges, self.memo.table, self.links, self.matrix, out, out_offsets, notes, self.scratch, self.scratch_words)  # fmt: skip
-            if done < len(docs):  # something was full
-                size = int(offsets[docs[done] + 1] - offsets[docs[done]])
+            done = scan(data, words, offsets, edges, done, self.memo.table, self.links, self.matrix, out, out_offsets, notes, self.scratch, self.scratch_words)  # fmt: skip
+            if done < n:  # something was full
+                size = int(offsets[done + 1] - offsets[done])
                 self.memo.make_room(entries=len(self.memo) // 4 + size // 16 + 64, key_bytes=len(self.memo) + size + 64)
                 out = np.concatenate([out, np.empty(len(out) // 4 + size, np.int32)])
             elif len(self.memo) > self.n_settled:
@@ -156,25 +157,22 @@ class Chunks:
         if not self.has_chunk_rules or not len(entries):
             self._settle_plain(entries, flags)
             return
-        texts = self._texts(entries)
-        rewritten = self.rewrite(texts, marks[:, 1])
-        flags[rewritten.late] |= LATE
-        flags[rewritten.refused] |= REFUSED
-        flags[different(texts, rewritten.at_document)] |= REWRITTEN
-        is_plain = np.ones(len(entries), np.bool_)
-        for k in different(texts, rewritten.lines):
-            core = rewritten.lines[k].strip()
-            flags[k] |= pads_of(rewritten.lines[k])
-            is_plain[k] = core == texts[k]  # it only gets spaces around it
-        self._settle_plain(entries[is_plain], flags[is_plain])  # what the others are made of may be among them
-        others = np.flatnonzero(~is_plain)
-        self._settle_rewritten(entries[others], [rewritten.lines[k].strip() for k in others], flags[others])
-
-    def _texts(self, entries: NDArray[np.int64]) -> list[str]:
-        """The keys of entries."""
         table = self.memo.table
         out = np.empty(int((table.starts[entries + 1] - table.starts[entries]).sum()) + len(entries), np.uint8)
-        return out[: join_keys(table, entries, out) - 1].tobytes().decode().split("\n")
+        lines = Lines(out[: join_keys(table, entries, out)].tobytes().decode())
+        rewritten = self.rewrite(lines, marks[:, 1])
+        flags[rewritten.late] |= LATE
+        flags[rewritten.refused] |= REFUSED
+        flags[lines.different(rewritten.at_document)] |= REWRITTEN
+        is_plain = np.ones(len(entries), np.bool_)
+        changed = lines.different(rewritten.lines)
+        texts = [rewritten.lines[k] for k in changed.tolist()]
+        flags[changed] |= np.array([pads_of(text) for text in texts], np.int64)
+        is_plain[changed] = [text.strip() == lines[k] for k, text in zip(changed.tolist(), texts, strict=True)]
+        self._settle_plain(entries[is_plain], flags[is_plain])  # what the others are made of may be among them
+        others = np.flatnonzero(~is_plain)
+        cores = [text.strip() for k, text in zip(changed.tolist(), texts, strict=True) if not is_plain[k]]
+        self._settle_rewritten(entries[others], cores, flags[others])
 
     def _settle_plain(self, entries: NDArray[np.int64], flags: NDArray[np.int64]) -> None:
         """Chunks that no rule changes: most by their signature, the others by spaCy."""
@@ -212,12 +210,13 @@ class Chunks:
         parts = [part for token in tokens for part in (token, SEPARATOR)]
         for rule in self.token_rules:
             parts = rule(parts)
-        ids, offsets, id = list[int](), [0], self.id
+        ids, offsets, number = list[int](), [0], self.number
         for part in parts:
             if part == SEPARATOR:
                 offsets.append(len(ids))
             else:
-                ids.append(id(part))
+                ids.append(number.setdefault(part, len(number)))
+        self.itos.extend(itertools.islice(number, len(self.itos), None))
         if len(offsets) != len(tokens) + 1:
             raise UlmpipeError("a post rule of scope 'token' changes neighbours together: take its scope away")
         return np.array(ids, np.int32), np.array(offsets)
@@ -227,19 +226,23 @@ class Chunks:
         # Where the rules would change it again (`4444` became `xxrep 4 4`), it is not for the scan, and spaCy splits it.
         # Spaces that they would add once more do no harm where gap rules make all spaces one.
         same = str.split if self._gaps("  ") == " " else str.strip
-        is_fixed = [same(core) == same(again) for core, again in zip(cores, self.rewrite(cores).lines, strict=True)]
+        lines = Lines.of(cores)
+        again = self.rewrite(lines).lines
+        is_fixed = np.ones(len(cores), np.bool_)
+        for k in lines.different(again).tolist():
+            is_fixed[k] = same(cores[k]) == same(again[k])
         data = [core.encode() for core in cores]
         joined, offsets = padded(b"".join(data)), np.cumsum([0, *map(len, data)], dtype=np.int64)
         links = self._links_of_texts(joined, offsets[:-1], offsets[1:])
+        ids, id_offsets, notes = self.scan(joined, offsets, np.zeros(len(cores), np.uint8))
         fixed = np.flatnonzero(is_fixed)
-        ids, id_offsets, notes = self.scan(joined, offsets, fixed, 0)
         for k in fixed.tolist():  # its first and its last chunk are known by now
             parts = cores[k].split()
             links[k] = self.links[self._entry(parts[0])][0], self.links[self._entry(parts[-1])][1]
         self._link(entries, flags, links)
-        flags[fixed] |= notes[:, FLAGS] & REFUSED
-        self.memo.set_all(entries[fixed], ids, id_offsets, flags[fixed])
-        for k in np.flatnonzero(~np.array(is_fixed, np.bool_)).tolist():
+        flags[fixed] |= notes[fixed, FLAGS] & REFUSED
+        self.memo.set_all(entries, ids, id_offsets, flags)
+        for k in np.flatnonzero(~is_fixed).tolist():
             self.memo.set(int(entries[k]), self._split(cores[k]), int(flags[k]))
 
     def _split(self, text: str) -> list[int]:
@@ -259,7 +262,7 @@ class Chunks:
         """Chunks that special cases could join, with the spaces between them: spaCy looks at them together."""
         text = self.memo.key(entry).decode()
         if self.memo.kind(entry) == JOINED:
-            [text] = self.rewrite([text]).lines
+            text = self.rewrite(Lines.of([text])).lines[0]
         self.memo.set(entry, self._split(text.strip()), REFUSED if pads_of(text) else 0)
 
     def _settle_edge(self, entry: int) -> None:
@@ -347,7 +350,7 @@ class Chunks:
         for probe in "abcdefghjknpqrtuvwxyz":
             [[left, right]] = self._links_of_texts(padded(probe.encode()), np.array([0]), np.array([1])).tolist()
             tokens = self.reference_tokens(f"{probe} {probe}", False)
-            if tokens.count(probe) == 2 and self.rewrite([probe]).lines == [probe] and not self.matrix[right, left]:
+            if tokens.count(probe) == 2 and self.rewrite(Lines.of([probe])).lines[0] == probe and not self.matrix[right, left]:
                 return probe
         raise Unsupported("its rules change every letter")
 
@@ -357,8 +360,8 @@ class Chunks:
         found = [self.reference_tokens(self.probe, after_head) for after_head in (False, True)]
         return [(tokens.index(self.probe), tokens[::-1].index(self.probe)) for tokens in found]
 
-    def rewrite(self, lines: list[str], n_words: NDArray[np.int32] | None = None) -> "Rewritten":
-        """Run the chunk rules on texts without newlines; `n_words` (n,) says how many words may end in each."""
+    def rewrite(self, lines: "Lines", n_words: NDArray[np.int32] | None = None) -> "Rewritten":
+        """Run the chunk rules on texts; `n_words` (n,) says how many words may end in each."""
         new, at_document, at_gap, late = lines, lines, None, set[int]()
         for rule in self.tail:
             sees = scope_of(rule).sees
@@ -368,40 +371,60 @@ class Chunks:
             elif sees == "gap":
                 at_gap = at_gap or new
             else:
-                new = apply(rule, new)
+                new = new.apply(rule)
         if self.repeats:  # a word that now ends a chunk may be the first of a row (engine.py)
-            late |= {k for k in different(lines, at_document) if re.search(r"\w\s*$", at_document[k])}
+            late |= {k for k in lines.different(at_document).tolist() if re.search(r"\w\s*$", at_document[k])}
         # Gap rules are run on the final gaps, so spaces around a chunk must have been there before them.
-        refused = [k for k in different(lines, new) if at_gap and pads_of(at_gap[k]) != pads_of(new[k])]
+        refused = [k for k in at_gap.different(new).tolist() if pads_of(at_gap[k]) != pads_of(new[k])] if at_gap else []
         return Rewritten(new, at_document, sorted(late), refused)
 
-    def _late(self, rule: PreRule, lines: list[str], new: list[str], n_words: NDArray[np.int32]) -> set[int]:
+    def _late(self, rule: PreRule, lines: "Lines", new: "Lines", n_words: NDArray[np.int32]) -> set[int]:
         """Which lines a document rule would change, or could, by themselves."""
         scope = scope_of(rule)
         if scope.when:
-            joined = "\n".join(new)
-            whens = [when for when in scope.when if when in joined]
-            return {k for k, line in enumerate(new) if any(when in line for when in whens)} if whens else set()
-        asked = [k for k, n in enumerate(n_words.tolist()) if n >= scope.repeats - 1 or new[k] is not lines[k]]
+            whens = [when for when in scope.when if when in new.text]
+            return {k for k in range(len(new)) if any(when in new[k] for when in whens)} if whens else set()
+        asked = {*np.flatnonzero(n_words >= scope.repeats - 1).tolist(), *lines.different(new).tolist()}
         return {k for k in asked if rule(new[k]) != new[k]}
 
 
-def apply(rule: PreRule, lines: list[str]) -> list[str]:
-    """Run a chunk rule on many texts at once."""
-    text = "\n".join([GUARD, *lines, GUARD])
-    changed = rule(text)
-    if changed == text:
-        return lines
-    new = changed.split("\n")[1:-1]
-    if len(new) != len(lines):
-        name = getattr(rule, "__name__", str(rule))
-        raise UlmpipeError(f"the rule {name} changes white space: it is not of scope 'chunk', take its scope away")
-    return new
+class Lines:
+    """Many short texts without newlines, as one text with a newline after each: what rules and regular expressions are fast on."""
 
+    def __init__(self, text: str):
+        self.text = text
+        self.data = padded(text.encode())
+        self.ends = np.flatnonzero(self.data == 0x0A)
 
-def different(a: list[str], b: list[str]) -> list[int]:
-    """Where two lists differ."""
-    return [] if a is b else [k for k, (x, y) in enumerate(zip(a, b, strict=True)) if x != y]
+    @classmethod
+    def of(cls, lines: Sequence[str]) -> "Lines":
+        """Put texts together."""
+        return cls("".join(line + "\n" for line in lines))
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __getitem__(self, k: int) -> str:
+        begin = self.ends[k - 1] + 1 if k else 0
+        return self.data[begin : self.ends[k]].tobytes().decode()
+
+    def different(self, other: "Lines") -> NDArray[np.int64]:
+        """The places of texts that another, with as many, has otherwise."""
+        if other is self or other.text == self.text:
+            return np.zeros(0, np.int64)
+        differs = np.zeros(len(self), np.bool_)
+        find_different(self.data, self.ends, other.data, other.ends, differs)
+        return np.flatnonzero(differs)
+
+    def apply(self, rule: PreRule) -> "Lines":
+        """Run a chunk rule on all of them."""
+        changed = rule(f"{GUARD}\n{self.text}{GUARD}")
+        first, last = changed.find("\n") + 1, changed.rfind("\n") + 1
+        new = Lines(changed[first:last])
+        if len(new) != len(self):
+            name = getattr(rule, "__name__", str(rule))
+            raise UlmpipeError(f"the rule {name} changes white space: it is not of scope 'chunk', take its scope away")
+        return self if new.text == self.text else new
 
 
 def pads_of(text: str) -> int:
@@ -419,6 +442,20 @@ def unsettled(n: int) -> Settled:
 
 
 # ---- kernels --------------------------------------------------------------------------------------------------------
+
+
+@numba.njit(cache=True, nogil=True)
+def find_different(data, ends, other, other_ends, differs):
+    """Set `differs[k]` where line k, which ends at `ends[k]` in `data`, is another in `other`."""
+    begin = other_begin = 0
+    for k in range(len(ends)):
+        n = ends[k] - begin
+        differs[k] = other_ends[k] - other_begin != n
+        i = 0
+        while i < n and not differs[k]:
+            differs[k] = data[begin + i] != other[other_begin + i]
+            i += 1
+        begin, other_begin = ends[k] + 1, other_ends[k] + 1
 
 
 @numba.njit(cache=True, nogil=True)

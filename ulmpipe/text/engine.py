@@ -17,8 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .chunks import Chunks
+from .lean import import_numba
+from .pieces import PAD_BYTES
 from .rules import PreRule, Scope, scope_of
-from .scan import AFTER_HEAD, FLAGS, LATE, N_CHUNKS, N_JOINED, REFUSED, REWRITTEN, STREAK, find_literals
+from .scan import AFTER_HEAD, FLAGS, LATE, N_CHUNKS, N_JOINED, REFUSED, REWRITTEN, STREAK, find_literals, splice
 from .table import padded
 from .tokenizer import Tokenizer, TokenizerRecipe
 
@@ -47,6 +49,15 @@ def join(first: Encoded, second: Encoded, is_second: NDArray[np.bool_]) -> Encod
     return both.take(order)
 
 
+def with_others(data: NDArray[np.uint8], offsets: NDArray[np.int64], texts: list[bytes], is_other: NDArray[np.bool_]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:  # fmt: skip
+    """Documents with `texts` in the place of those that `is_other` (n_docs,) says."""
+    other_offsets = np.cumsum([0, *map(len, texts)], dtype=np.int64)
+    n_bytes = int(np.diff(offsets)[~is_other].sum() + other_offsets[-1])
+    out, out_offsets = np.zeros(n_bytes + PAD_BYTES, np.uint8), np.zeros(len(offsets), np.int64)
+    splice(data, offsets, padded(b"".join(texts)), other_offsets, is_other, out, out_offsets)
+    return out, out_offsets
+
+
 def split_pre_rules(pre: Sequence[PreRule]) -> tuple[int, bool]:
     """How many of the pre rules are run on whole documents first, and whether on every document.
 
@@ -72,6 +83,7 @@ class FastTokenizer:
     """Texts to ids and tokens, as `Tokenizer` gives them. Raises `Unsupported` where a recipe can't be done."""
 
     def __init__(self, recipe: TokenizerRecipe | None = None, *, max_bytes: int = MAX_BYTES):
+        import_numba()
         self.recipe = recipe or TokenizerRecipe()
         self.max_bytes = max_bytes
         rules = self.recipe.resolved_rules
@@ -128,15 +140,13 @@ class FastTokenizer:
         """Ids of documents: d is `data[offsets[d]:offsets[d + 1]]`, valid UTF-8; `data` ends in `PAD_BYTES` bytes more."""
         if self.chunks.memo.n_bytes > self.max_bytes:
             self.chunks.forget()
-        is_edited = np.full(len(offsets) - 1, self.always_head, np.bool_)
+        needs_head = np.full(len(offsets) - 1, self.always_head, np.bool_)
         if self.head and not self.always_head:
-            find_literals(data, offsets, self.literals, self.literal_ends, self.is_last, is_edited)
-        result = self._encode(data, offsets, np.flatnonzero(~is_edited), 1)
-        if is_edited.any():
-            texts = [self._run_head(_text(data, offsets, d)).encode() for d in np.flatnonzero(is_edited)]
-            edited_offsets = np.cumsum([0, *map(len, texts)], dtype=np.int64)
-            edited = self._encode(padded(b"".join(texts)), edited_offsets, np.arange(len(texts)), 1 + AFTER_HEAD)
-            result = join(result, edited, is_edited) if not is_edited.all() else edited
+            find_literals(data, offsets, self.literals, self.literal_ends, self.is_last, needs_head)
+        if needs_head.any():
+            texts = [self._run_head(_text(data, offsets, d)).encode() for d in np.flatnonzero(needs_head)]
+            data, offsets = with_others(data, offsets, texts, needs_head)
+        result = self._encode(data, offsets, needs_head)
         return self._run_rest(result) if self.rest else result
 
     def _run_head(self, text: str) -> str:
@@ -146,23 +156,24 @@ class FastTokenizer:
                 text = rule(text)
         return text
 
-    def _encode(self, data: NDArray[np.uint8], offsets: NDArray[np.int64], docs: NDArray[np.int64], edges: int) -> Encoded:
-        """Ids of some documents; `edges` says whether the head rules were run on them."""
-        ids, id_offsets, notes = self.chunks.scan(data, offsets, docs, edges)
-        after_head = edges > AFTER_HEAD
+    def _encode(self, data: NDArray[np.uint8], offsets: NDArray[np.int64], after_head: NDArray[np.bool_]) -> Encoded:
+        """Ids of documents; `after_head` (n_docs,) says on which the head rules were run."""
+        ids, id_offsets, notes = self.chunks.scan(data, offsets, np.where(after_head, 1 + AFTER_HEAD, 1).astype(np.uint8))
         is_refused = (notes[:, FLAGS] & REFUSED) != 0
-        for k in np.flatnonzero(self._may_be_late(notes) & ~is_refused):
-            is_refused[k] = self._is_late(_text(data, offsets, docs[k]), after_head)
+        for d in np.flatnonzero(self._may_be_late(notes) & ~is_refused):
+            is_refused[d] = self._is_late(_text(data, offsets, d), after_head[d])
         self.counts["n_chunks"] += int(notes[~is_refused, N_CHUNKS].sum())
         self.counts["n_fallback"] += int(notes[~is_refused, N_JOINED].sum())
         result = Encoded(ids, id_offsets)
         if not is_refused.any():
             return result
-        texts = [_text(data, offsets, docs[k]) for k in np.flatnonzero(is_refused)]
-        tokens = [self.chunks.ids(self.chunks.reference_tokens(text, after_head)) for text in texts]
-        n_chunks = sum(len(text.split()) for text in texts)
-        self.counts.update(n_chunks=n_chunks, n_fallback=n_chunks)
-        return join(result.take(np.flatnonzero(~is_refused)), _encoded(tokens), is_refused)
+        docs: list[list[int]] = []
+        for d in np.flatnonzero(is_refused):
+            text = _text(data, offsets, d)
+            n_chunks = len(text.split())
+            self.counts.update(n_chunks=n_chunks, n_fallback=n_chunks)
+            docs.append(self.chunks.ids(self.chunks.reference_tokens(text, after_head[d])))
+        return join(result.take(np.flatnonzero(~is_refused)), _encoded(docs), is_refused)
 
     def _may_be_late(self, notes: NDArray[np.int32]) -> NDArray[np.bool_]:
         """(n_docs,) which documents a document rule of the tail could change.

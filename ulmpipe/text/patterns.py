@@ -10,6 +10,7 @@ nothing from a list made by hand. Also where patterns that take quadratic time a
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from re import _constants as sre  # pyright: ignore[reportAttributeAccessIssue]
 from re import _parser as parser  # pyright: ignore[reportAttributeAccessIssue]
 from typing import TYPE_CHECKING, Any
@@ -160,18 +161,28 @@ WINDOW = 64  # characters at the end of a text in which a suffix is looked for f
 LONGEST_SUFFIX = 48
 
 
-def make_linear(tokenizer: "SpacyTokenizer") -> None:
-    """Replace a tokenizer's searches by ones that find the same and take no quadratic time, where that is proven.
+def linear_searches(tokenizer: "SpacyTokenizer") -> dict[str, Any]:
+    """A tokenizer's searches; in the place of some, ones that find the same and take no quadratic time, where that is proven.
 
     spaCy searches the whole rest of a chunk for a suffix after each prefix that it cuts off: `"!" * 100_000` takes minutes.
     """
-    prefix, suffix, url = (_pattern(f) for f in (tokenizer.prefix_search, tokenizer.suffix_search, tokenizer.url_match))
+    names = ("prefix_search", "suffix_search", "url_match")
+    searches: dict[str, Any] = {name: getattr(tokenizer, name) for name in names}
+    prefix, suffix, url = (_pattern(searches[name]) for name in names)
     if prefix and all(_begins_at_start(branch) for branch in _branches(prefix)):
-        tokenizer.prefix_search = prefix.match
+        searches["prefix_search"] = prefix.match
     if suffix and all(_is_short_or_run(branch) for branch in _branches(suffix)):
-        tokenizer.suffix_search = SuffixSearch(suffix)
-    if url and all((r"\.", 0) in alternative.needs for alternative in alternatives(url)):
-        tokenizer.url_match = UrlMatch(url)
+        searches["suffix_search"] = SuffixSearch(suffix)
+    if url and _needs_full_stop(url):
+        searches["url_match"] = UrlMatch(url)
+    return searches
+
+
+def _needs_full_stop(pattern: re.Pattern[str]) -> bool:
+    try:
+        return all((r"\.", 0) in alternative.needs for alternative in alternatives(pattern))
+    except UnknownPattern:
+        return False
 
 
 def _pattern(function: Any) -> re.Pattern[str] | None:
@@ -180,6 +191,7 @@ def _pattern(function: Any) -> re.Pattern[str] | None:
     return owner if isinstance(owner, re.Pattern) else None
 
 
+@lru_cache(maxsize=16)
 def _branches(pattern: re.Pattern[str]) -> list[Any]:
     """The alternatives of a pattern, as parts of its parse tree."""
     tree = parser.parse(pattern.pattern, pattern.flags)

@@ -310,20 +310,19 @@ def scan_document(data, words, begin, end, edges, table, links, matrix, out, pos
 
 
 @numba.njit(cache=True, nogil=True)
-def scan(data, words, offsets, docs, first, edges, table, links, matrix, out, out_offsets, notes, scratch, scratch_words):
-    """Scan the documents `docs[first:]`, document d being `data[offsets[d]:offsets[d + 1]]`, until something is full.
+def scan(data, words, offsets, edges, first, table, links, matrix, out, out_offsets, notes, scratch, scratch_words):
+    """Scan the documents from `first` on, document d being `data[offsets[d]:offsets[d + 1]]`, until something is full.
 
-    Document docs[k] gets `out[out_offsets[k]:out_offsets[k + 1]]` and `notes[k]`. Returns how many were scanned in all;
-    less than `len(docs)`: the table or `out` was full.
+    It has the `edges[d]` of `scan_document`, and gets `out[out_offsets[d]:out_offsets[d + 1]]` and `notes[d]`. Returns how
+    many were scanned in all; less than there are: the table or `out` was full.
     """
-    state = np.zeros(16, np.int64)
-    for k in range(first, len(docs)):
-        begin, end = offsets[docs[k]], offsets[docs[k] + 1]
-        pos = scan_document(data, words, begin, end, edges, table, links, matrix, out, out_offsets[k], notes[k], state, scratch, scratch_words)  # fmt: skip
+    state = np.zeros(4, np.int64)
+    for d in range(first, len(edges)):
+        pos = scan_document(data, words, offsets[d], offsets[d + 1], edges[d], table, links, matrix, out, out_offsets[d], notes[d], state, scratch, scratch_words)  # fmt: skip
         if pos < 0:
-            return k
-        out_offsets[k + 1] = pos
-    return len(docs)
+            return d
+        out_offsets[d + 1] = pos
+    return len(edges)
 
 
 # ---- other loops over text ------------------------------------------------------------------------------------------
@@ -354,6 +353,20 @@ def find_literals(data, offsets, literals, ends, is_last, found):
                     break
             if found[d]:
                 break
+
+
+@numba.njit(cache=True, nogil=True)
+def splice(data, offsets, other, other_offsets, is_other, out, out_offsets):
+    """Put documents of two texts into `out`: document d is the next one of `other` where `is_other[d]`, else its own."""
+    n, k = 0, 0
+    for d in range(len(is_other)):
+        begin, end = (other_offsets[k], other_offsets[k + 1]) if is_other[d] else (offsets[d], offsets[d + 1])
+        source = other if is_other[d] else data
+        for i in range(begin, end):
+            out[n + i - begin] = source[i]
+        n += end - begin
+        k += is_other[d]
+        out_offsets[d + 1] = n
 
 
 @numba.njit(cache=True, nogil=True)

@@ -9,6 +9,7 @@ memory, and no worker ever waits for another's counts.
 """
 
 import ctypes
+import gc
 import os
 import signal
 import sys
@@ -27,7 +28,7 @@ from .documents import Texts, read_texts
 from .pieces import Columns, Quarantined, ReadFunction
 from .source import Unit
 from .store import ids_dtype, shard_name, shard_schema
-from .spacy_import import leave_torch_out
+from .lean import for_tokens_only
 from .tokenizer import TokenizerRecipe, cut_long_chunks
 from .vocab import Vocab
 
@@ -91,7 +92,8 @@ def run_units(task: Callable[..., Any], calls: Iterable[tuple[Any, ...]], *, wor
 
 def _in_worker(parent: int, task: Callable[..., Any], call: tuple[Any, ...]) -> Any:
     die_with_parent(parent)
-    leave_torch_out()
+    for_tokens_only()
+    gc.freeze()  # spaCy and the tables of tokens stay: there is nothing in them to collect, again and again
     return task(*call)
 
 

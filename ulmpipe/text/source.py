@@ -28,7 +28,7 @@ from .pieces import (
 )
 from .tables import check_source, csv_records, table_rows_and_bytes
 
-UNIT_BYTES = 8 << 20  # text in a work unit: tens of seconds for spaCy, small against the memory of a worker
+UNIT_BYTES = 4 << 20  # text in a work unit: seconds for spaCy, small against the memory of a worker
 
 Unit = tuple[Piece, ...]
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
-from .patterns import make_linear
+from .patterns import linear_searches
 from .rules import PRESETS, PostRule, PreRule, Rules
-from .spacy_import import import_spacy
+from .lean import import_spacy
 
 if TYPE_CHECKING:
     from spacy.tokenizer import Tokenizer as SpacyTokenizer
@@ -132,16 +132,25 @@ def build_spacy_tokenizer(rules: Rules, lang: str) -> "SpacyTokenizer":
 
     Raises `ConfigError` for an unknown language.
     """
+    tokenizer: Any = rules.tokenizer() if rules.tokenizer else blank_tokenizer(lang)
     from spacy.symbols import ORTH
     from spacy.tokenizer import Tokenizer as SpacyTokenizer
 
-    tokenizer: Any = rules.tokenizer() if rules.tokenizer else blank_tokenizer(lang)
-    if hasattr(tokenizer, "add_special_case"):  # ja, ko, zh, th, vi have tokenizers of another kind, without rules
-        for special in rules.specials:
-            tokenizer.add_special_case(special, [{ORTH: special}])
-    if type(tokenizer) is SpacyTokenizer:
-        make_linear(tokenizer)
-    return tokenizer
+    if type(tokenizer) is not SpacyTokenizer:  # ja, ko, zh, th, vi have tokenizers of another kind, without rules
+        return tokenizer
+    # What else spaCy finds out of each new word is half of its time, and no part of a token.
+    tokenizer.vocab.lex_attr_getters = {}
+    made = SpacyTokenizer(
+        tokenizer.vocab,
+        rules=tokenizer.rules | {special: [{ORTH: special}] for special in rules.specials},
+        token_match=tokenizer.token_match,
+        infix_finditer=tokenizer.infix_finditer,
+        faster_heuristics=tokenizer.faster_heuristics,
+        max_cache_size=tokenizer.max_cache_size,
+        **linear_searches(tokenizer),
+    )
+    made._flush_cache()  # a special case with a space leaves chunks there that were split without special cases
+    return made
 
 
 def blank_tokenizer(lang: str) -> Any:
