@@ -312,9 +312,9 @@ class Chunks:
     @cached_property
     def reference(self) -> Tokenizer:
         """The reference tokenizer. Raises `Unsupported` where chunks can't be remembered at all."""
-        from spacy.tokenizer import Tokenizer as SpacyTokenizer
-
         reference = self.make_reference()
+        from spacy.tokenizer import Tokenizer as SpacyTokenizer  # and not before: see lean.py
+
         if type(reference.spacy) is not SpacyTokenizer:
             raise Unsupported(f"spaCy's tokenizer of this language is {type(reference.spacy).__name__}, which has no rules")
         return reference

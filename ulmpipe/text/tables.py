@@ -5,7 +5,9 @@ Beside documents.py, which calls it. Reads only the text and the label column, a
 
 import csv
 import json
+import os
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -176,23 +178,60 @@ def table_rows_and_bytes(piece: Piece) -> tuple[int, int]:
 
 def _row_batches(piece: Piece, names: list[str]) -> Iterator[tuple[int, "pa.RecordBatch"]]:
     """Batches that hold the rows of a piece, each with the number of its first row."""
-    import pyarrow.parquet as pq
-
-    first = 0
-    if piece.format == "arrow":
-        for batch in arrow_batches(piece):
-            yield first, batch.select(names)
-            first += batch.num_rows
+    if piece.format == "parquet":
+        stat = os.stat(piece.path)
+        yield from _parquet_reader(piece.path, tuple(names), stat.st_mtime_ns, stat.st_size).batches(piece)
         return
-    with pq.ParquetFile(piece.path) as file:
-        for group in range(file.num_row_groups):
-            n_rows = file.metadata.row_group(group).num_rows
-            if first < (piece.end or 0) and first + n_rows > piece.begin:
-                at = first
-                for batch in file.iter_batches(ROWS_A_BATCH, row_groups=[group], columns=names):
-                    yield at, batch
-                    at += batch.num_rows
-            first += n_rows
+    first = 0
+    for batch in arrow_batches(piece):
+        yield first, batch.select(names)
+        first += batch.num_rows
+
+
+@lru_cache(maxsize=1)
+def _parquet_reader(path: str, names: tuple[str, ...], mtime_ns: int, n_bytes: int) -> "ParquetReader":
+    return ParquetReader(path, names)
+
+
+class ParquetReader:
+    """Reads pieces of one parquet file, one after the other, without beginning anew for each.
+
+    Rows can only be reached by decoding all those before them in their row group, which may be the whole file.
+    """
+
+    def __init__(self, path: str, names: tuple[str, ...]):
+        import pyarrow.parquet as pq
+
+        self.path, self.names = path, names
+        self.metadata = pq.read_metadata(path)
+        self._begin(0)
+
+    def _begin(self, row: int) -> None:
+        """Begin with the row group that holds a row."""
+        import pyarrow.parquet as pq
+
+        self.at, groups = 0, list(range(self.metadata.num_row_groups))
+        while groups and self.at + self.metadata.row_group(groups[0]).num_rows <= row:
+            self.at += self.metadata.row_group(groups.pop(0)).num_rows
+        file = pq.ParquetFile(self.path, memory_map=True)
+        self.rest = file.iter_batches(ROWS_A_BATCH, row_groups=groups, columns=list(self.names))
+        self.batch: pa.RecordBatch | None = None  # the one that was read last; `at` is its first row
+
+    def batches(self, piece: Piece) -> Iterator[tuple[int, "pa.RecordBatch"]]:
+        """Batches that hold the rows of a piece, each with the number of its first row."""
+        if piece.begin < self.at:
+            self._begin(piece.begin)
+        while self.at < (piece.end or 0):
+            if self.batch is None:
+                self.batch = next(self.rest, None)
+            if self.batch is None:
+                return
+            if self.at + self.batch.num_rows > piece.begin:
+                yield self.at, self.batch
+                if self.at + self.batch.num_rows > (piece.end or 0):
+                    return  # the next piece begins in it
+            self.at += self.batch.num_rows
+            self.batch = None
 
 
 class Rows(NamedTuple):
