@@ -32,6 +32,9 @@ class ReadConfig:
     text_column: str = option("text", "column of a table that holds the text")
     label_column: str = option("label", "column of a table that holds the label")
     workers: int = option(0, "processes that read and tokenize; 0: as many as processors")
+    tables: str | None = option(
+        None, "file that remembers how chunks of text are tokenized: read if it is there, and added to"
+    )
 
 
 @dataclass(frozen=True)

@@ -154,6 +154,7 @@ def tokenize_plan(
                 read,
                 engine=config.engine,
                 verify=config.verify,
+                tables=config.tables,
             ),
             config,
         )
@@ -174,6 +175,8 @@ def tokenize_plan(
             )
         shards = _number_units(stage, len(records), label_order, config)
         manifest = _make_manifest(stage, records, shards, vocab, label_order, recipe, fingerprint)
+        if config.tables is not None:
+            _remember(stage, recipe, Path(config.tables))
         _publish(stage, out, manifest)
     _report(records)
     return _result(TokenStore(out), seconds=time.monotonic() - begin_s, reused=False)
@@ -279,6 +282,15 @@ def _make_manifest(
         "cut": [source for record in records for source in record.cut],
         "quarantined": [q._asdict() for record in records for q in record.quarantined],
     }
+
+
+def _remember(stage: Path, recipe: TokenizerRecipe, tables: Path) -> None:
+    """Add what the units taught the engines to the file of `--tables`."""
+    parts = sorted(stage.glob("unit-*.tables.arrow"))
+    if parts:
+        from ..text.warm import merge
+
+        log(f"{tables} remembers {merge(parts, recipe, tables):,} chunks")
 
 
 def _publish(stage: Path, out: Path, manifest: dict[str, Any]) -> None:

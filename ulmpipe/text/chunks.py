@@ -84,6 +84,7 @@ class Chunks:
         self.scratch = np.zeros(SCRATCH_BYTES + PAD_BYTES, np.uint8)
         self.scratch_words = words_of(self.scratch)
         self.matrix = NO_LINKS  # which ways to end and to begin are linked (boundaries.py)
+        self.n_forgotten = -1  # times
         self.forget()
 
     def forget(self) -> None:
@@ -91,6 +92,7 @@ class Chunks:
         self.memo = Memo(1 << 14)
         self.links = np.zeros((0, 2), np.int32)  # of each entry: how it begins, how it ends
         self.n_settled = 0
+        self.n_forgotten += 1
 
     def id(self, token: str) -> int:
         """The number of a token, which is new or not."""

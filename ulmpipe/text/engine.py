@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,6 +98,25 @@ class FastTokenizer:
         self.literal_ends = np.cumsum([0, *map(len, literals)], dtype=np.int64)
         self.is_last = np.zeros(256, np.bool_)
         self.is_last[[literal[-1] for literal in literals]] = True
+
+    def load(self, path: Path) -> "FastTokenizer":
+        """Begin with what a file remembers (warm.py). Raises `StoreError`."""
+        from .warm import load
+
+        self.reset()
+        load(self.chunks, self.recipe, path)
+        return self
+
+    @property
+    def n_known(self) -> int:
+        """How many entries the table has."""
+        return len(self.chunks.memo)
+
+    def dump(self, path: Path, *, first: int = 0) -> None:
+        """Write what was learned since the table had `first` entries; all of it, if it was forgotten in between."""
+        from .warm import dump
+
+        dump(self.chunks, self.recipe, path, first=first if self.chunks.n_forgotten == 0 else 0)
 
     def reset(self) -> None:
         """Forget everything, the numbers of tokens too."""
@@ -228,10 +248,15 @@ class ReferenceTokenizer:
         """Memory that the tokens take, about."""
         return 200 * len(self.itos)
 
+    n_known = 0
+
     @property
     def n_cut(self) -> int:
         """How many chunks were cut for their length so far."""
         return self.reference.n_cut
+
+    def dump(self, path: Path, *, first: int = 0) -> None:
+        """It remembers nothing."""
 
     def tokenize(self, text: str) -> list[str]:
         """Tokens of one document, special tokens included."""
@@ -257,9 +282,12 @@ Engine = FastTokenizer | ReferenceTokenizer
 
 
 @lru_cache(maxsize=2)
-def cached_engine(recipe: TokenizerRecipe, engine: str) -> Engine:
-    """The engine of a recipe, one in each process: its tables live as long as the process."""
-    return FastTokenizer(recipe) if engine == "fast" else ReferenceTokenizer(recipe)
+def cached_engine(recipe: TokenizerRecipe, engine: str, tables: str | None = None) -> Engine:
+    """The engine of a recipe, one in each process: its tables live as long as the process. `tables` are read, if there."""
+    if engine != "fast":
+        return ReferenceTokenizer(recipe)
+    made = FastTokenizer(recipe)
+    return made.load(Path(tables)) if tables and Path(tables).exists() else made
 
 
 def _encoded(docs: list[list[int]]) -> Encoded:

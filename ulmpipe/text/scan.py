@@ -161,7 +161,9 @@ def slow_chunk(data, words, at, begin, gap_begin, prev, prev_begin, prev_out, ed
     trail = 1 if prev_flags & TRAIL else 0
     is_plain = begin - gap_begin == 1 and data[gap_begin] == 0x20 and lead + trail == 0
     gap = -3  # it has no ids
-    if prev < 0 and edges:
+    if flags & UNSETTLED or prev_flags & UNSETTLED:
+        pass  # the document is scanned again: what pads there are is not known yet
+    elif prev < 0 and edges:
         gap = with_pads(BEGIN + edges - 1, data, words, gap_begin, begin, 0, lead, scratch, scratch_words, table)
     elif prev >= 0 and not is_plain:
         gap = with_pads(GAP, data, words, gap_begin, begin, trail, lead, scratch, scratch_words, table)
@@ -210,7 +212,7 @@ def end_document(data, words, begin, end, prev, edges, table, state, out, pos, s
         pos = close_join(data, words, begin, edges, table, state, out, pos)
         if pos < 0:
             return -1
-    if not edges:
+    if not edges or flags_at(table, prev) & UNSETTLED:
         return pos
     trail = 1 if flags_at(table, prev) & TRAIL else 0
     at = with_pads(END + edges - 1, data, words, begin, end, trail, 0, scratch, scratch_words, table)

@@ -51,6 +51,7 @@ class Job:
     read: ReadFunction | None = None
     engine: str = "fast"
     verify: float = 0.0  # share of the documents that the reference tokenizes too
+    tables: str | None = None  # a file that remembers chunks: it is read, and `unit-<index>.tables.arrow` is added to it
 
 
 @dataclass
@@ -112,9 +113,10 @@ def die_with_parent(parent: int) -> None:
 
 def tokenize_unit(index: int, unit: Unit, job: Job) -> UnitRecord:
     """Tokenize a unit into `unit-<index>.arrow` (ids of the engine) and `unit-<index>.counts.arrow` (what they are)."""
-    engine, note = usable_engine(job.recipe, job.engine)
+    engine, note = usable_engine(job)
     if engine.n_bytes > MAX_ENGINE_BYTES:
         engine.reset()
+    n_known = engine.n_known
     engine.counts.clear()
     record = UnitRecord(index, notes=[note] if note else [])
     with UnitWriter(Path(job.stage) / f"unit-{index:05d}.arrow") as writer:
@@ -135,21 +137,22 @@ def tokenize_unit(index: int, unit: Unit, job: Job) -> UnitRecord:
         counts = writer.finish()
     record.n_chunks, record.n_fallback = engine.counts["n_chunks"], engine.counts["n_fallback"]
     _write_counts(Path(job.stage) / f"unit-{index:05d}.counts.arrow", engine.itos, counts)
+    if job.tables:
+        engine.dump(Path(job.stage) / f"unit-{index:05d}.tables.arrow", first=n_known)
     return record
 
 
-def usable_engine(recipe: TokenizerRecipe, engine: str) -> "tuple[Engine, str]":
+def usable_engine(job: Job) -> "tuple[Engine, str]":
     """The engine asked for; the reference and a note where the fast one can't do the recipe."""
     from .chunks import Unsupported
     from .engine import cached_engine
 
-    made = cached_engine(recipe, engine)
+    engine = cached_engine(job.recipe, job.engine, job.tables)
     try:
-        if engine == "fast":
-            made.encode_texts(["a"])
+        engine.encode_texts(["a"])
     except Unsupported as err:
-        return cached_engine(recipe, "spacy"), f"the reference engine (--engine spacy) runs: {err}"
-    return made, ""
+        return cached_engine(job.recipe, "spacy"), f"the reference engine (--engine spacy) runs: {err}"
+    return engine, ""
 
 
 def verify_texts(engine: "Engine", texts: Texts, encoded: "Encoded", fraction: float) -> None:
