@@ -36,6 +36,17 @@ def fill_documents(segments, doc_segment, doc_begin, doc_length, docs, out, leng
         lengths[b] = len(tokens)
 
 
+def chunks_and_gaps(text: str) -> list[tuple[str, str]]:
+    """What spaCy's tokenizer cuts a text into, with its ends; a gap of one space is no token."""
+    if not text.strip():
+        return [("blank", text)]
+    runs = re.findall(r"\s+|\S+", text)
+    begin = runs.pop(0) if runs[0].isspace() else ""
+    end = runs.pop() if runs[-1].isspace() else ""
+    kinds = [("gap" if run.isspace() else "chunk", run) for run in runs]
+    return [("begin", begin), *(part for part in kinds if part != ("gap", " ")), ("end", end)]
+
+
 # ---- batching -------------------------------------------------------------------------------------------------------
 
 

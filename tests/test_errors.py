@@ -12,6 +12,7 @@ CODES = {
     "SourceError": 1,
     "StoreError": 1,
     "VocabMismatchError": 1,
+    "EngineMismatchError": 1,
     "OutputInUseError": 4,
 }
 

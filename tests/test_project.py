@@ -16,11 +16,12 @@ SOURCES = sorted((ROOT / "ulmpipe").rglob("*.py"))
 HEAVY = ("torch", "spacy", "numba", "pyarrow", "datasets")
 
 # What each part of ulmpipe may import of the others.
-BASE = {"errors", "durable", "console"}
+BASE = {"errors", "durable", "console", "lean"}
 MAY_IMPORT = {
     "errors": set(),
     "durable": {"errors"},
     "console": set(),
+    "lean": {"console"},
     "config": {"errors"},
     "models": BASE,
     "train": BASE,

@@ -79,7 +79,7 @@ def tokenize(source: Source, *, out: Out = None, json: Json = False, quiet: Quie
     """Turn text into a token store: Arrow shards, a vocabulary and a manifest."""
     set_quiet(quiet)
     from .tasks.tokenize import tokenize as run
-    from .text.lean import for_tokens_only
+    from .lean import for_tokens_only
 
     for_tokens_only()
     result = run(source, out, **options)

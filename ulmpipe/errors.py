@@ -5,6 +5,7 @@
     |- SourceError             1  nothing to read, or not what was said
     |- StoreError              1  a token store or model folder is unfinished, truncated, altered, too new
     |- VocabMismatchError      1  ids and model do not belong together
+    |- EngineMismatchError     1  the fast tokenizer and the reference differ
     `- OutputInUseError        4  another run writes there now
 
 The base of the import order: every module may import this one, it imports none. Anything else that is

@@ -153,7 +153,7 @@ def test_damaged_store_is_made_again(reviews: Path, tmp_path: Path, capsys: pyte
 def test_interrupted_run_leaves_nothing_and_a_rerun_works(
     reviews: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ):
-    def interrupt(*args: object) -> None:
+    def interrupt(*args: object, **options: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):

@@ -164,5 +164,5 @@ def test_capitals_rules_keep_the_words():
 
 def test_specials_of_every_preset_stay_whole():
     for name, preset in PRESETS.items():
-        comp = [t.text for t in build_spacy_tokenizer("en", preset.specials)(" ".join(preset.specials))]
+        comp = [t.text for t in build_spacy_tokenizer(preset, "en")(" ".join(preset.specials))]
         assert comp == list(preset.specials), name

@@ -1,15 +1,19 @@
 """The tokenizer is spaCy's, with rules around it; a recipe makes the same one again."""
 
+import re
+import time
 from functools import partial
 
 import pytest
 import spacy
 from hypothesis import given
 from hypothesis import strategies as st
+from spacy.tokenizer import Tokenizer as SpacyTokenizer
 
 from ulmpipe.errors import ConfigError
+from ulmpipe.text.patterns import SuffixSearch, UrlMatch, linear_searches
 from ulmpipe.text.rules import PRESETS, Rules
-from ulmpipe.text.tokenizer import Tokenizer, TokenizerRecipe, build_spacy_tokenizer, cached_tokenizer, spacy_version
+from ulmpipe.text.tokenizer import Tokenizer, TokenizerRecipe, build_spacy_tokenizer, cut_long_chunks, spacy_version
 
 NO_RULES = Rules(pre=(), post=(), specials=())
 
@@ -39,7 +43,7 @@ def test_no_rules_equal_plain_spacy_in_other_languages(lang: str):
 def test_special_tokens_stay_whole_where_spacy_would_split_them():
     special = "<x/y>"
     assert len(spacy.blank("en")(special)) > 1
-    tokenizer = build_spacy_tokenizer("en", (special,))
+    tokenizer = build_spacy_tokenizer(Rules((), (), (special,)), "en")
     assert [token.text for token in tokenizer(f"a {special} ({special}) b")] == ["a", special, "(", special, ")", "b"]
 
 
@@ -93,9 +97,44 @@ def test_unknown_language_is_named():
         Tokenizer(TokenizerRecipe(lang="qq"))
 
 
-def test_cached_tokenizer_is_one_for_equal_recipes():
-    assert cached_tokenizer(TokenizerRecipe("xx")) is cached_tokenizer(TokenizerRecipe("xx"))
-    assert cached_tokenizer(TokenizerRecipe("xx")) is not cached_tokenizer(TokenizerRecipe("xx", "course"))
+def test_search_that_looks_at_the_end_first_finds_what_spacy_finds():
+    """The long runs are those that take spaCy minutes at a hundred times the length."""
+    plain = spacy.blank("en").tokenizer
+    ours = build_spacy_tokenizer(NO_RULES, "en")
+    for text in ("!" * 600, "." * 600, "a:" * 200, ":)" * 150, "(" * 90 + "a" + "...." * 30, "http://a.b/" + "☃" * 90, "'" * 150 + "5km" + "%" * 99):
+        assert [token.text for token in ours(text)] == [token.text for token in plain(text)]
+
+
+@pytest.mark.parametrize("lang", ["en", "de", "fr", "es", "ru", "tr", "sv"])
+def test_search_that_looks_at_the_end_first_is_proven_for_languages(lang: str):
+    searches = linear_searches(spacy.blank(lang).tokenizer)
+    assert type(searches["suffix_search"]) is SuffixSearch and type(searches["url_match"]) is UrlMatch
+    assert searches["prefix_search"].__name__ == "match"
+
+
+def test_no_quadratic_time():
+    begin_s = time.monotonic()
+    tokens = Tokenizer(TokenizerRecipe(rules=NO_RULES)).tokenize("!" * 100_000)
+    assert tokens == ["!"] * 100_000 and time.monotonic() - begin_s < 30  # 4 s; plain spaCy takes minutes
+
+
+@pytest.mark.parametrize("n", [19_999, 20_000, 20_001, 45_000])
+def test_long_chunks_are_cut_and_counted(n: int):
+    text = "a " + "x" * n + " b"
+    parts = cut_long_chunks(text)
+    assert "".join(parts) == text and len(parts) == 1 + (n - 1) // 20_000
+    tokenizer = Tokenizer(TokenizerRecipe(rules=NO_RULES))
+    assert [len(token) for token in tokenizer.tokenize(text)][1:-1] == [20_000] * ((n - 1) // 20_000) + [(n - 1) % 20_000 + 1]
+    assert tokenizer.n_cut == len(parts) - 1
+
+
+def test_own_tokenizer_stands_in_for_the_language():
+    tokenizer = Tokenizer(TokenizerRecipe(rules=Rules((), (), (), tokenizer=only_commas)))
+    assert tokenizer.tokenize("so, what? (so,)") == ["so", ",", "what?", "(so,)"]
+
+
+def only_commas() -> SpacyTokenizer:
+    return SpacyTokenizer(spacy.blank("xx").vocab, suffix_search=re.compile(r",$").search)
 
 
 def test_spacy_version_is_the_imported_one():

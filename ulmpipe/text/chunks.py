@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ..errors import UlmpipeError
 from .boundaries import SpecialCases, link_texts, link_tokens, special_cases, without_special_cases
-from .patterns import UnknownPattern
+from .patterns import SEARCHES, UnknownPattern, pattern_of
 from .rules import PostRule, PreRule, scope_of
 from .scan import (
     AFTER_HEAD,
@@ -233,6 +233,7 @@ class Chunks:
         is_fixed = np.ones(len(cores), np.bool_)
         for k in lines.different(again).tolist():
             is_fixed[k] = same(cores[k]) == same(again[k])
+        is_fixed &= np.array([bool(core) for core in cores], np.bool_)
         data = [core.encode() for core in cores]
         joined, offsets = padded(b"".join(data)), np.cumsum([0, *map(len, data)], dtype=np.int64)
         links = self._links_of_texts(joined, offsets[:-1], offsets[1:])
@@ -319,6 +320,8 @@ class Chunks:
 
         if type(reference.spacy) is not SpacyTokenizer:
             raise Unsupported(f"spaCy's tokenizer of this language is {type(reference.spacy).__name__}, which has no rules")
+        if not all(pattern_of(getattr(reference.spacy, name)) for name in SEARCHES if getattr(reference.spacy, name)):
+            raise Unsupported("the tokenizer searches with functions that are no regular expressions")
         return reference
 
     @cached_property

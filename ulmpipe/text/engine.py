@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .chunks import Chunks
-from .lean import import_numba
+from ..lean import import_numba
 from .pieces import PAD_BYTES
 from .rules import PreRule, Scope, scope_of
 from .scan import AFTER_HEAD, FLAGS, LATE, N_CHUNKS, N_JOINED, REFUSED, REWRITTEN, STREAK, find_literals, splice

@@ -25,6 +25,9 @@ CATEGORIES = {
 }  # fmt: skip
 
 
+SEARCHES = ("prefix_search", "suffix_search", "infix_finditer", "token_match", "url_match")  # of a spaCy tokenizer
+
+
 class UnknownPattern(ValueError):
     """A pattern holds something that is not understood here, such as a reference to a group."""
 
@@ -168,7 +171,7 @@ def linear_searches(tokenizer: "SpacyTokenizer") -> dict[str, Any]:
     """
     names = ("prefix_search", "suffix_search", "url_match")
     searches: dict[str, Any] = {name: getattr(tokenizer, name) for name in names}
-    prefix, suffix, url = (_pattern(searches[name]) for name in names)
+    prefix, suffix, url = (pattern_of(searches[name]) for name in names)
     if prefix and all(_begins_at_start(branch) for branch in _branches(prefix)):
         searches["prefix_search"] = prefix.match
     if suffix and all(_is_short_or_run(branch) for branch in _branches(suffix)):
@@ -185,7 +188,7 @@ def _needs_full_stop(pattern: re.Pattern[str]) -> bool:
         return False
 
 
-def _pattern(function: Any) -> re.Pattern[str] | None:
+def pattern_of(function: Any) -> re.Pattern[str] | None:
     """The compiled pattern that a bound method such as `re.compile(...).search` belongs to."""
     owner = getattr(function, "__self__", None)
     return owner if isinstance(owner, re.Pattern) else None

@@ -28,7 +28,7 @@ from .documents import Texts, read_texts
 from .pieces import Columns, Quarantined, ReadFunction
 from .source import Unit
 from .store import ids_dtype, shard_name, shard_schema
-from .lean import for_tokens_only
+from ..lean import for_tokens_only
 from .tokenizer import TokenizerRecipe, cut_long_chunks
 from .vocab import Vocab
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ConfigError
 from .patterns import linear_searches
 from .rules import PRESETS, PostRule, PreRule, Rules
-from .lean import import_spacy
+from ..lean import import_spacy
 
 if TYPE_CHECKING:
     from spacy.tokenizer import Tokenizer as SpacyTokenizer

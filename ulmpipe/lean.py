@@ -9,8 +9,11 @@ import gc
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from types import ModuleType
 from typing import Any
+
+from .console import log
 
 _for_tokens_only = False
 
@@ -32,9 +35,40 @@ def import_spacy() -> ModuleType:
 
 
 def import_numba() -> None:
-    """What numba imports before it runs its first kernel."""
+    """What numba imports before it runs its first kernel; and see `_mend_cache`."""
     with _instead({"scipy": None}):
         import numba.np.arraymath  # noqa: F401
+    _mend_cache()
+
+
+@lru_cache(maxsize=1)
+def _mend_cache() -> None:
+    """Let a damaged file in numba's cache be made again, where numba fails, and say when kernels are compiled.
+
+    A crash or a full disk leaves such files, and every later run would end with an EOFError.
+    """
+    from numba.core.caching import FunctionCache
+
+    load = FunctionCache.load_overload
+
+    def load_or_none(cache: Any, *args: Any) -> Any:
+        if not cache._py_func.__module__.startswith("ulmpipe."):
+            return load(cache, *args)
+        try:
+            found = load(cache, *args)
+        except Exception:  # whatever unpickling half a file may raise
+            cache.flush()
+            found = None
+        if found is None:
+            _say_that_it_compiles()
+        return found
+
+    FunctionCache.load_overload = load_or_none
+
+
+@lru_cache(maxsize=1)
+def _say_that_it_compiles() -> None:
+    log("compiling kernels, once on this machine: half a minute")
 
 
 @contextmanager
