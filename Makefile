@@ -4,13 +4,16 @@ PYTHON ?= python3
 VENV   := .venv
 READY  := $(VENV)/.ready
 
-.PHONY: demo test check format clean
+.PHONY: demo test exact check format clean
 
 demo: $(READY)  ## the whole pipeline on packaged reviews
 	$(VENV)/bin/ulmpipe demo
 
 test: $(READY)  ## every test; those marked `data` need $$ULMPIPE_DATA
 	$(VENV)/bin/python -m pytest
+
+exact: $(READY)  ## every corpus of $$ULMPIPE_DATA, both engines, every preset: a quarter of an hour
+	$(VENV)/bin/python bench/exact.py
 
 check: $(READY)  ## formatter, linter, types
 	$(VENV)/bin/ruff format --check .

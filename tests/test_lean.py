@@ -18,8 +18,9 @@ for_tokens_only()
 import_numba()
 nlp = import_spacy().blank("en")
 print(sorted({"torch", "scipy", "spacy.cli"} & set(sys.modules)), [t.text for t in nlp("it's")])
-import scipy, spacy.cli.info
-print(spacy.cli.info.info.__module__)"""
+import scipy
+from spacy.cli.info import info
+print(info.__module__)"""
     done = run(code)
     assert done.stdout.splitlines() == ["[] ['it', \"'s\"]", "spacy.cli.info"], done.stderr
 
