@@ -66,7 +66,9 @@ def compare_with_fastai(python: str, folder: Path) -> dict[str, Any]:
     subprocess.run([python, "-c", FASTAI, str(folder / "texts.json"), str(folder / "tokens.json")], check=True)
     fast = FastTokenizer(TokenizerRecipe("en", "fastai2"))
     expected = json.loads((folder / "tokens.json").read_text())
-    different = [i for i, (text, tokens) in enumerate(zip(docs, expected, strict=True)) if fast.tokenize(text) != tokens]
+    different = [
+        i for i, (text, tokens) in enumerate(zip(docs, expected, strict=True)) if fast.tokenize(text) != tokens
+    ]
     return {"corpus": "imdb, fastai 2.8.12 itself", "preset": "fastai2", "documents": len(docs), "tokens": sum(map(len, expected)), "different": len(different), "first": different[:5]}  # fmt: skip
 
 
@@ -74,14 +76,17 @@ def main() -> None:
     """Compare all, two at a time, and write down what was found."""
     begin_s = time.monotonic()
     jobs = [(name, preset) for name in sys.argv[1:] or CORPORA for preset in PRESETS]
-    rows = Parallel(n_jobs=os.cpu_count(), verbose=5)(delayed(compare)(*job) for job in jobs)
+    found: Any = Parallel(n_jobs=os.cpu_count(), verbose=5)(delayed(compare)(*job) for job in jobs)
+    rows: list[dict[str, Any]] = list(found)
     if python := os.environ.get("FASTAI_PYTHON"):
         import tempfile
 
         with tempfile.TemporaryDirectory() as folder:
             rows.append(compare_with_fastai(python, Path(folder)))
     for row in rows:
-        print(f"{row['different']:6} of {row['documents']:7,} documents differ  {row['corpus']} {row['preset']} {row['first'] or ''}")
+        print(
+            f"{row['different']:6} of {row['documents']:7,} documents differ  {row['corpus']} {row['preset']} {row['first'] or ''}"
+        )
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=RESULTS).stdout.strip()  # fmt: skip
     if not sys.argv[1:]:
         value = {"commit": commit, "machine": info(), "seconds": round(time.monotonic() - begin_s), "rows": rows}

@@ -78,8 +78,8 @@ def _parameter(field: Any) -> inspect.Parameter:
 def tokenize(source: Source, *, out: Out = None, json: Json = False, quiet: Quiet = False, options: Any) -> None:
     """Turn text into a token store: Arrow shards, a vocabulary and a manifest."""
     set_quiet(quiet)
-    from .tasks.tokenize import tokenize as run
     from .lean import for_tokens_only
+    from .tasks.tokenize import tokenize as run
 
     for_tokens_only()
     result = run(source, out, **options)

@@ -63,7 +63,7 @@ def _mend_cache() -> None:
             _say_that_it_compiles()
         return found
 
-    FunctionCache.load_overload = load_or_none
+    FunctionCache.load_overload = load_or_none  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @lru_cache(maxsize=1)

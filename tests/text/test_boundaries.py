@@ -1,5 +1,7 @@
 """Where special cases could reach across white space is seen, and everywhere else chunks stand for themselves."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import spacy
@@ -11,7 +13,7 @@ from ulmpipe.text.table import PAD_BYTES, padded, words_of
 
 
 def english(*rules: str) -> SpacyTokenizer:
-    tokenizer = spacy.blank("en").tokenizer
+    tokenizer: Any = spacy.blank("en").tokenizer
     for rule in rules:
         tokenizer.add_special_case(rule, [{ORTH: rule}])
     return tokenizer

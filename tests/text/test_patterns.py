@@ -67,7 +67,9 @@ def test_flags_are_part_of_a_set():
     assert {flags for a in alternatives(re.compile("(?i)k")) for _, flags in a.sets} == {int(re.IGNORECASE)}
 
 
-@pytest.mark.parametrize("text", ["", "a", "x" * 100 + "km", "." * 100, "x" * 100 + "." * 10, "5km", "!" * 80, "x" * 61 + "km."])
+@pytest.mark.parametrize(
+    "text", ["", "a", "x" * 100 + "km", "." * 100, "x" * 100 + "." * 10, "5km", "!" * 80, "x" * 61 + "km."]
+)
 def test_suffix_search_equals_search(text: str):
     pattern = re.compile(r"(?<=x)km$|\.\.+$|!$|(?<=km)\.$")
     ref, comp = pattern.search(text), SuffixSearch(pattern)(text)

@@ -11,7 +11,20 @@ from hypothesis import strategies as st
 
 from ulmpipe.text.pieces import PAD_BYTES
 from ulmpipe.text.scan import (
-    BEGIN, BLANK, CHUNK, END, FLAGS, GAP, N_CHUNKS, STREAK, WORD, describe_keys, find_literals, scan, space_width, splice,
+    BEGIN,
+    BLANK,
+    CHUNK,
+    END,
+    FLAGS,
+    GAP,
+    N_CHUNKS,
+    STREAK,
+    WORD,
+    describe_keys,
+    find_literals,
+    scan,
+    space_width,
+    splice,
 )  # fmt: skip
 from ulmpipe.text.table import UNSETTLED, Memo, padded, words_of
 

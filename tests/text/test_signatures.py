@@ -2,6 +2,7 @@
 
 import random
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,7 +40,7 @@ def settle(made: Signatures, chunks: list[str]) -> tuple[list[list[str]], np.nda
 
 @pytest.mark.parametrize("lang", LANGUAGES)
 def test_settled_chunks_have_the_tokens_of_spacy(lang: str):
-    tokenizer = spacy.blank(lang).tokenizer
+    tokenizer: Any = spacy.blank(lang).tokenizer
     rng, rules = random.Random(lang), list(tokenizer.rules)
     chunks = sorted({part for _ in range(1500) for part in chunk(rng, rules).split()})
     found, status = settle(signatures(tokenizer), chunks)
@@ -67,7 +68,12 @@ def test_one_chunk_stands_for_many():
 
 def test_long_chunks_are_left_to_spacy():
     made = signatures(spacy.blank("en").tokenizer)
-    assert settle(made, ["a" * 256, "a" * 257, "é" * 128, "é" * 129])[1].tolist() == [SETTLED, ASK_SPACY, SETTLED, ASK_SPACY]
+    assert settle(made, ["a" * 256, "a" * 257, "é" * 128, "é" * 129])[1].tolist() == [
+        SETTLED,
+        ASK_SPACY,
+        SETTLED,
+        ASK_SPACY,
+    ]
 
 
 def test_signature_on_which_spacy_disagrees_is_not_used(monkeypatch: pytest.MonkeyPatch):
@@ -94,8 +100,12 @@ def test_classes_merge_what_no_live_alternative_tells_apart():
     merged = {mask: classes.merged[row] for row, (mask, *_) in enumerate(classes.masks)}
     classes.add_masks([1, 2])
     merged = {mask: classes.merged[row] for row, (mask, *_) in enumerate(classes.masks)}
-    same = {mask: merged[mask][classes.class_of[ord("k")]] == merged[mask][classes.class_of[ord("x")]] for mask in merged}
-    capital = {mask: merged[mask][classes.class_of[ord("K")]] == merged[mask][classes.class_of[ord("k")]] for mask in merged}
+    same = {
+        mask: merged[mask][classes.class_of[ord("k")]] == merged[mask][classes.class_of[ord("x")]] for mask in merged
+    }
+    capital = {
+        mask: merged[mask][classes.class_of[ord("K")]] == merged[mask][classes.class_of[ord("k")]] for mask in merged
+    }
     assert same == {0: True, 1: False, 2: True} and capital == {0: True, 1: False, 2: False}
 
 

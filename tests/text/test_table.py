@@ -22,7 +22,9 @@ def has(memo: Memo, key: bytes, kind: int = 0) -> bool:
     return bool(find(memo.table, kind, data, words_of(data), 0, len(key)) >= 0)
 
 
-keys = st.binary(min_size=1, max_size=40) | st.sampled_from([b"a", b"a\0", b"a\0\0", b"\0", b"b" * INLINE, b"b" * (INLINE + 1)])
+keys = st.binary(min_size=1, max_size=40) | st.sampled_from(
+    [b"a", b"a\0", b"a\0\0", b"\0", b"b" * INLINE, b"b" * (INLINE + 1)]
+)
 
 
 @given(st.lists(st.tuples(st.sampled_from([0, 1, 9]), keys, st.lists(st.integers(0, 2**31 - 1), max_size=6))))

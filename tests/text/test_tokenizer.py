@@ -101,7 +101,15 @@ def test_search_that_looks_at_the_end_first_finds_what_spacy_finds():
     """The long runs are those that take spaCy minutes at a hundred times the length."""
     plain = spacy.blank("en").tokenizer
     ours = build_spacy_tokenizer(NO_RULES, "en")
-    for text in ("!" * 600, "." * 600, "a:" * 200, ":)" * 150, "(" * 90 + "a" + "...." * 30, "http://a.b/" + "☃" * 90, "'" * 150 + "5km" + "%" * 99):
+    for text in (
+        "!" * 600,
+        "." * 600,
+        "a:" * 200,
+        ":)" * 150,
+        "(" * 90 + "a" + "...." * 30,
+        "http://a.b/" + "☃" * 90,
+        "'" * 150 + "5km" + "%" * 99,
+    ):
         assert [token.text for token in ours(text)] == [token.text for token in plain(text)]
 
 
@@ -124,7 +132,9 @@ def test_long_chunks_are_cut_and_counted(n: int):
     parts = cut_long_chunks(text)
     assert "".join(parts) == text and len(parts) == 1 + (n - 1) // 20_000
     tokenizer = Tokenizer(TokenizerRecipe(rules=NO_RULES))
-    assert [len(token) for token in tokenizer.tokenize(text)][1:-1] == [20_000] * ((n - 1) // 20_000) + [(n - 1) % 20_000 + 1]
+    assert [len(token) for token in tokenizer.tokenize(text)][1:-1] == [20_000] * ((n - 1) // 20_000) + [
+        (n - 1) % 20_000 + 1
+    ]
     assert tokenizer.n_cut == len(parts) - 1
 
 

@@ -85,7 +85,9 @@ def special_cases(tokenizer: "SpacyTokenizer", bare: "SpacyTokenizer") -> Specia
     for first, second in pairs:
         matrix[np.ix_(longer_first[first], longer_second[second])] = True
     return SpecialCases(
-        rules=_memo([rule.encode() for rule in rules], [[len(t.encode()) for t in tokens] for tokens in rules.values()]),
+        rules=_memo(
+            [rule.encode() for rule in rules], [[len(t.encode()) for t in tokens] for tokens in rules.values()]
+        ),
         runs=_memo(list(sizes), list(sizes.values())),
         most_tokens=max((len(run) for run in changing), default=0),
         begins=_memo([text.encode() for text in seconds]),

@@ -287,7 +287,9 @@ class Chunks:
     def _entry(self, chunk: str) -> int:
         """The entry of a chunk that is known."""
         data = padded(chunk.encode())
-        return int(self.memo.table.entry_of[find(self.memo.table, CHUNK, data, words_of(data), 0, len(data) - PAD_BYTES)])
+        return int(
+            self.memo.table.entry_of[find(self.memo.table, CHUNK, data, words_of(data), 0, len(data) - PAD_BYTES)]
+        )
 
     def _link(self, entries: NDArray[np.int64], flags: NDArray[np.int64], links: NDArray[np.int32]) -> None:
         """Note how chunks begin and end, as far as special cases care."""
@@ -300,10 +302,14 @@ class Chunks:
         """(n, 2): how the texts `data[begins[k]:ends[k]]` could begin and end."""
         found = np.zeros((len(begins), 2), np.int32)
         c, back = self.cases, np.zeros(self.cases.longest + PAD_BYTES, np.uint8)
-        link_texts(data, words_of(data), begins, ends, c.begins.table, c.ends.table, c.longest, back, words_of(back), found)
+        link_texts(
+            data, words_of(data), begins, ends, c.begins.table, c.ends.table, c.longest, back, words_of(back), found
+        )
         return found
 
-    def _links_of_tokens(self, data: NDArray[np.uint8], begins: NDArray[np.int64], settled: Settled) -> NDArray[np.int32]:
+    def _links_of_tokens(
+        self, data: NDArray[np.uint8], begins: NDArray[np.int64], settled: Settled
+    ) -> NDArray[np.int32]:
         """(n, 2): how texts begin and end, by their tokens."""
         found = np.zeros((len(begins), 2), np.int32)
         c, back = self.cases, np.zeros(self.cases.longest + PAD_BYTES, np.uint8)
@@ -319,7 +325,9 @@ class Chunks:
         from spacy.tokenizer import Tokenizer as SpacyTokenizer  # and not before: see lean.py
 
         if type(reference.spacy) is not SpacyTokenizer:
-            raise Unsupported(f"spaCy's tokenizer of this language is {type(reference.spacy).__name__}, which has no rules")
+            raise Unsupported(
+                f"spaCy's tokenizer of this language is {type(reference.spacy).__name__}, which has no rules"
+            )
         if not all(pattern_of(getattr(reference.spacy, name)) for name in SEARCHES if getattr(reference.spacy, name)):
             raise Unsupported("the tokenizer searches with functions that are no regular expressions")
         return reference
@@ -355,7 +363,11 @@ class Chunks:
         for probe in "abcdefghjknpqrtuvwxyz":
             [[left, right]] = self._links_of_texts(padded(probe.encode()), np.array([0]), np.array([1])).tolist()
             tokens = self.reference_tokens(f"{probe} {probe}", False)
-            if tokens.count(probe) == 2 and self.rewrite(Lines.of([probe])).lines[0] == probe and not self.matrix[right, left]:
+            if (
+                tokens.count(probe) == 2
+                and self.rewrite(Lines.of([probe])).lines[0] == probe
+                and not self.matrix[right, left]
+            ):
                 return probe
         raise Unsupported("its rules change every letter")
 

@@ -91,7 +91,7 @@ def _beside(rows: Rows, piece: Piece) -> Texts:
     n = len(rows.data)
     data = np.empty(n + PAD_BYTES, np.uint8)
     data[:n], data[n:] = rows.data, 0
-    labels = rows.labels if piece.has_label else [None] * len(rows.labels)
+    labels = [label if piece.has_label else None for label in rows.labels]
     return Texts(data, rows.offsets, labels, [f"{piece.name}#{row}" for row in rows.numbers])
 
 

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from .chunks import Chunks
 from ..lean import import_numba
+from .chunks import Chunks
 from .pieces import PAD_BYTES
 from .rules import PreRule, Scope, scope_of
 from .scan import AFTER_HEAD, FLAGS, LATE, N_CHUNKS, N_JOINED, REFUSED, REWRITTEN, STREAK, find_literals, splice
@@ -45,7 +45,9 @@ class Encoded:
 
 def join(first: Encoded, second: Encoded, is_second: NDArray[np.bool_]) -> Encoded:
     """The documents of both, the second's where `is_second` (n_docs,), the first's elsewhere, in order."""
-    both = Encoded(np.concatenate([first.ids, second.ids]), np.concatenate([first.offsets, first.offsets[-1] + second.offsets[1:]]))
+    both = Encoded(
+        np.concatenate([first.ids, second.ids]), np.concatenate([first.offsets, first.offsets[-1] + second.offsets[1:]])
+    )
     order = np.where(is_second, len(first.offsets) - 2 + np.cumsum(is_second), np.cumsum(~is_second) - 1)
     return both.take(order)
 
@@ -178,7 +180,9 @@ class FastTokenizer:
 
     def _encode(self, data: NDArray[np.uint8], offsets: NDArray[np.int64], after_head: NDArray[np.bool_]) -> Encoded:
         """Ids of documents; `after_head` (n_docs,) says on which the head rules were run."""
-        ids, id_offsets, notes = self.chunks.scan(data, offsets, np.where(after_head, 1 + AFTER_HEAD, 1).astype(np.uint8))
+        ids, id_offsets, notes = self.chunks.scan(
+            data, offsets, np.where(after_head, 1 + AFTER_HEAD, 1).astype(np.uint8)
+        )
         is_refused = (notes[:, FLAGS] & REFUSED) != 0
         for d in np.flatnonzero(self._may_be_late(notes) & ~is_refused):
             is_refused[d] = self._is_late(_text(data, offsets, d), after_head[d])
@@ -291,7 +295,9 @@ def cached_engine(recipe: TokenizerRecipe, engine: str, tables: str | None = Non
 
 
 def _encoded(docs: list[list[int]]) -> Encoded:
-    return Encoded(np.array([i for doc in docs for i in doc], np.int32), np.cumsum([0, *map(len, docs)], dtype=np.int64))
+    return Encoded(
+        np.array([i for doc in docs for i in doc], np.int32), np.cumsum([0, *map(len, docs)], dtype=np.int64)
+    )
 
 
 def _text(data: NDArray[np.uint8], offsets: NDArray[np.int64], doc: int | np.int64) -> str:

@@ -8,7 +8,7 @@ nothing from a list made by hand. Also where patterns that take quadratic time a
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from re import _constants as sre  # pyright: ignore[reportAttributeAccessIssue]

@@ -24,11 +24,11 @@ import numpy as np
 
 from ..durable import describe_file, fsync_file
 from ..errors import EngineMismatchError, UlmpipeError
+from ..lean import for_tokens_only
 from .documents import Texts, read_texts
 from .pieces import Columns, Quarantined, ReadFunction
 from .source import Unit
 from .store import ids_dtype, shard_name, shard_schema
-from ..lean import for_tokens_only
 from .tokenizer import TokenizerRecipe, cut_long_chunks
 from .vocab import Vocab
 
@@ -51,7 +51,9 @@ class Job:
     read: ReadFunction | None = None
     engine: str = "fast"
     verify: float = 0.0  # share of the documents that the reference tokenizes too
-    tables: str | None = None  # a file that remembers chunks: it is read, and `unit-<index>.tables.arrow` is added to it
+    tables: str | None = (
+        None  # a file that remembers chunks: it is read, and `unit-<index>.tables.arrow` is added to it
+    )
 
 
 @dataclass
@@ -163,7 +165,10 @@ def verify_texts(engine: "Engine", texts: Texts, encoded: "Encoded", fraction: f
         found = [engine.itos[i] for i in encoded.ids[encoded.offsets[doc] : encoded.offsets[doc + 1]]]
         expected = engine.reference.tokenize(texts[doc])
         if found != expected:
-            at = next((k for k, (a, b) in enumerate(zip(found, expected, strict=False)) if a != b), min(len(found), len(expected)))
+            at = next(
+                (k for k, (a, b) in enumerate(zip(found, expected, strict=False)) if a != b),
+                min(len(found), len(expected)),
+            )
             around = slice(max(0, at - 5), at + 5)
             raise EngineMismatchError(
                 f"{source}: the fast tokenizer and the reference differ at token {at}: found {found[around]}, "
@@ -277,7 +282,8 @@ def number_unit(index: int, stage: str, vocab_path: str, labels: list[str]) -> d
 
     vocab, itos = _vocab(vocab_path)
     counts = _read_all(Path(stage) / f"unit-{index:05d}.counts.arrow")
-    numbers = pc.fill_null(pc.index_in(counts["token"], value_set=itos), vocab.unk_id).to_numpy()
+    places = pc.index_in(counts["token"], value_set=itos)  # pyright: ignore[reportAttributeAccessIssue]
+    numbers = pc.fill_null(places, vocab.unk_id).to_numpy()
     unit_ids = counts["id"].to_numpy()
     remap = np.zeros(unit_ids.max(initial=0) + 1, ids_dtype(len(vocab)))  # the engine's ids -> the vocabulary's
     remap[unit_ids] = numbers

@@ -21,7 +21,21 @@ from numpy.typing import NDArray
 
 from .boundaries import SpecialCases, without_special_cases
 from .patterns import UNBOUNDED, Alternative, alternatives
-from .table import PAD_BYTES, SLOW, U1, U40, UNSETTLED, Memo, Table, copy_ids, find, find_or_add, n_ids_at, set_ids, words_of
+from .table import (
+    PAD_BYTES,
+    SLOW,
+    U1,
+    U40,
+    UNSETTLED,
+    Memo,
+    Table,
+    copy_ids,
+    find,
+    find_or_add,
+    n_ids_at,
+    set_ids,
+    words_of,
+)
 
 if TYPE_CHECKING:
     from spacy.tokenizer import Tokenizer as SpacyTokenizer
@@ -126,7 +140,9 @@ class Classes:
         self.number: dict[bytes, int] = {}
         self.character: list[str] = []  # one of each class
         self.class_of = np.full(N_CODE_POINTS, -1, np.int16)
-        self.masks: list[tuple[int, NDArray[Any], dict[bytes, int], list[int]]] = []  # mask, its sets, what they tell apart
+        self.masks: list[
+            tuple[int, NDArray[Any], dict[bytes, int], list[int]]
+        ] = []  # mask, its sets, what they tell apart
         self.classify(range(128))
         self.add_masks([0])
 
@@ -252,7 +268,10 @@ class Signatures:
     def _learn(self, chunks: Table, entries: NDArray[np.int64], status: NDArray[Any], masks: NDArray[Any]) -> None:
         """Meet new characters, masks and signatures."""
         if (status == NEW_CHARACTER).any():
-            texts = [chunks.arena[chunks.starts[e] : chunks.starts[e + 1]].tobytes() for e in entries[status == NEW_CHARACTER]]
+            texts = [
+                chunks.arena[chunks.starts[e] : chunks.starts[e + 1]].tobytes()
+                for e in entries[status == NEW_CHARACTER]
+            ]
             characters = set(b"".join(texts).decode())
             self.classes.classify(sorted(ord(c) for c in characters if self.classes.class_of[ord(c)] < 0))
         if (status == NEW_MASK).any():
@@ -271,11 +290,24 @@ class Signatures:
         tokens = [text[begin:end] for begin, end in zip([0, *ends], ends, strict=False)]
         if tokens != [token.text for token in self.bare(text)]:
             return []
-        places = {*cuts.prefix_ends, *cuts.suffix_begins, *cuts.inner_ends, *(p for look in cuts.looks for p in look[:2])}
+        places = {
+            *cuts.prefix_ends,
+            *cuts.suffix_begins,
+            *cuts.inner_ends,
+            *(p for look in cuts.looks for p in look[:2]),
+        }
         cuts_a_run = any(0 < p < len(text) and classes[p - 1] == classes[p] and text[p].isalpha() for p in places)
         looks = [number for look in cuts.looks for number in look]
         sizes = [len(part) for part in cuts[:4]]
-        return [not cuts_a_run, cuts.may_be_url, *sizes, *cuts.prefix_ends, *cuts.suffix_begins, *cuts.inner_ends, *looks]
+        return [
+            not cuts_a_run,
+            cuts.may_be_url,
+            *sizes,
+            *cuts.prefix_ends,
+            *cuts.suffix_begins,
+            *cuts.inner_ends,
+            *looks,
+        ]
 
 
 # ---- the kernel -----------------------------------------------------------------------------------------------------

@@ -107,7 +107,7 @@ def same_bytes(table, entry, data, begin, end):
     start = table.starts[entry]
     if table.starts[entry + 1] - start != end - begin:
         return False
-    for i in range(end - begin):
+    for i in range(end - begin):  # noqa: SIM110  # numba runs no generator
         if table.arena[start + i] != data[begin + i]:
             return False
     return True

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
+from ..lean import import_spacy
 from .patterns import linear_searches
 from .rules import PRESETS, PostRule, PreRule, Rules
-from ..lean import import_spacy
 
 if TYPE_CHECKING:
     from spacy.tokenizer import Tokenizer as SpacyTokenizer

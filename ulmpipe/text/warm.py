@@ -109,7 +109,7 @@ def _check(table: "pa.Table", n_rows: int, n_columns: int) -> None:
     is_wrong = any(numbers[name].min() < 0 or numbers[name].max() >= most for name, most in bounds.items())
     if is_wrong or (numbers["flags"] & ~FLAGS).any() or any(column.null_count for column in table.columns):
         raise ValueError("it holds numbers out of their bounds")
-    if pc.max(pc.binary_length(table["key"])).as_py() > MAX_KEY_BYTES:
+    if pc.call_function("max", [pc.call_function("binary_length", [table["key"]])]).as_py() > MAX_KEY_BYTES:
         raise ValueError("it holds a key that is too long")
 
 
@@ -159,7 +159,8 @@ def first_of_each(table: "pa.Table") -> np.ndarray:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    keys = pc.binary_join_element_wise(pc.cast(pc.cast(table["kind"], pa.string()), pa.binary()), table["key"], b" ")
+    kinds = table["kind"].cast(pa.string()).cast(pa.binary())
+    keys = pc.call_function("binary_join_element_wise", [kinds, table["key"], pa.scalar(b" ", pa.binary())])
     codes = keys.combine_chunks().dictionary_encode()
     codes = codes.combine_chunks() if isinstance(codes, pa.ChunkedArray) else codes
     return np.unique(codes.indices.to_numpy(), return_index=True)[1]
