@@ -1,15 +1,12 @@
 """The goal of this script is to measure the whole text pipeline on IMDB: the commands of README, their time, memory, accuracy.
 
-    ULMPIPE_DATA=../shared/data python bench/pipeline.py [demo] [tokenize] [train]     -> bench/results/{demo,tokenize,train}.json
+    ULMPIPE_DATA=../shared/data python bench/pipeline.py [demo] [train]     -> bench/results/{demo,train}.json
 
 Every command runs as its own process, as a user would run it; seconds are those of the clock, start-up included.
-`tokenize` first asserts that one and two workers write the same bytes.
 """
 
-import hashlib
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -21,7 +18,6 @@ from ulmpipe.tasks.verify import info
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "bench" / "results"
-REPEATS = 1
 TRAIN = (
     "pretrain wikitext2 -o {out}/wt2-lm --size small --max-vocab 10000 --batch-size 32 --max-steps 300",
     "finetune imdb --from {out}/wt2-lm -o {out}/imdb --max-vocab 10000 --max-steps 200 --max-tokens 200 --epochs 1",
@@ -49,34 +45,6 @@ def run(command: str, **places: Any) -> dict[str, Any]:
     }
 
 
-def tree_sha256(folder: Path) -> str:
-    """One digest over the names and bytes of a folder's files, its lock left out."""
-    total = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
-        if path.name != ".lock":
-            total.update(path.name.encode() + path.read_bytes())
-    return total.hexdigest()
-
-
-def measure_tokenize(out: Path) -> dict[str, Any]:
-    """One worker against two, in turn, on the same reviews."""
-    walls: dict[int, list[float]] = {1: [], 2: []}
-    runs: dict[int, dict[str, Any]] = {}
-    for repeat in range(REPEATS):
-        for workers in walls:
-            folder = out / f"imdb-{workers}-{repeat}.tok"
-            runs[workers] = run("tokenize imdb -o {folder} --workers {workers}", folder=folder, workers=workers)
-            walls[workers].append(runs[workers]["wall_s"])
-        assert tree_sha256(out / f"imdb-1-{repeat}.tok") == tree_sha256(out / f"imdb-2-{repeat}.tok"), "different bytes"
-    ratios = [two / one for one, two in zip(walls[1], walls[2], strict=True)]
-    return {
-        "runs": [runs[1], runs[2]],
-        "wall_s": {str(workers): sorted(seconds) for workers, seconds in walls.items()},
-        "median_wall_s": {str(workers): statistics.median(seconds) for workers, seconds in walls.items()},
-        "two_workers_over_one": {"median": round(statistics.median(ratios), 3), "all": [round(r, 3) for r in ratios]},
-    }
-
-
 def measure_demo(out: Path) -> dict[str, Any]:
     """The demo, once."""
     return run("demo -o {out}", out=out / "demo")
@@ -90,7 +58,7 @@ def measure_train(out: Path) -> dict[str, Any]:
 
 def main() -> None:
     """Measure what was asked for, and write it down with the machine it was measured on."""
-    measures = {"demo": measure_demo, "tokenize": measure_tokenize, "train": measure_train}
+    measures = {"demo": measure_demo, "train": measure_train}
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT
     ).stdout.strip()

@@ -25,6 +25,7 @@ _MODULES = {
     "TokenStore": "text.store",
     "Rules": "text.rules",
     "PRESETS": "text.rules",
+    "scope": "text.rules",
 }
 __all__ = [*_MODULES]  # pyright: ignore[reportUnsupportedDunderAll]
 

@@ -149,6 +149,7 @@ def predict(
     ] = None,  # fmt: skip
     *,
     device: Device = "auto",
+    tables: Annotated[str | None, typer.Option(help="file of --tables: what tokenize or finetune remembered")] = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -156,7 +157,7 @@ def predict(
     set_quiet(quiet)
     from .tasks.predict import predict as run
 
-    for prediction in run(model, _texts(texts or ["-"]), device=device):
+    for prediction in run(model, _texts(texts or ["-"]), device=device, tables=tables):
         if json:
             print_json(asdict(prediction))
         else:

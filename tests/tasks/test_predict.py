@@ -1,6 +1,7 @@
 """`predict` says the same of a text whether it comes alone or among others, in the order in which texts came."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from learnable import Trained, make_docs
@@ -9,6 +10,7 @@ from ulmpipe.errors import ConfigError, StoreError, UlmpipeError
 from ulmpipe.tasks import predict as task
 from ulmpipe.tasks.model_folder import Pretrained
 from ulmpipe.tasks.predict import Prediction, predict
+from ulmpipe.text.engine import FastTokenizer
 from ulmpipe.text.rules import Rules
 from ulmpipe.text.tokenizer import TokenizerRecipe
 
@@ -109,3 +111,12 @@ def test_custom_rules_reach_the_tokenizer(trained: Trained):
     model.recipe = TokenizerRecipe(rules=rules).to_json()
     (comp,) = predict(model, ["A superb plot"], custom_rules=rules)
     assert comp.probabilities == ref.probabilities
+
+
+def test_tables_change_no_prediction(model: Pretrained, tmp_path: Path):
+    texts = [text for text, _ in make_docs(6, seed=10)]
+    engine = FastTokenizer(TokenizerRecipe.from_json(model.recipe))
+    engine.encode_texts(texts)
+    engine.dump(tmp_path / "t.arrow")
+    ref, comp = list(predict(model, texts)), list(predict(model, texts, tables=str(tmp_path / "t.arrow")))
+    assert all(close(a, b) for a, b in zip(comp, ref, strict=True))

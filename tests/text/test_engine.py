@@ -18,7 +18,7 @@ from spacy.symbols import ORTH
 from spacy.tokenizer import Tokenizer as SpacyTokenizer
 
 from ulmpipe.text.chunks import Unsupported
-from ulmpipe.text.engine import Encoded, FastTokenizer, ReferenceTokenizer, cached_engine, join, split_pre_rules
+from ulmpipe.text.engine import Encoded, FastTokenizer, ReferenceTokenizer, join, split_pre_rules, usable_engine
 from ulmpipe.text.rules import PRESETS, Rules, add_bos_eos, replace_rep, rm_useless_spaces, scope, spec_add_spaces
 from ulmpipe.text.tokenizer import Tokenizer, TokenizerRecipe
 
@@ -80,7 +80,7 @@ def test_any_text(default: tuple[FastTokenizer, Tokenizer], text: str):
 )  # fmt: skip
 @pytest.mark.parametrize("preset", PRESETS)
 def test_traps(text: str, preset: str):
-    engine = cached_engine(TokenizerRecipe("en", preset), "fast")
+    engine, _ = usable_engine(TokenizerRecipe("en", preset), "fast")
     assert engine.tokenize(text) == Tokenizer(TokenizerRecipe("en", preset)).tokenize(text)
 
 
@@ -98,7 +98,7 @@ def test_quadratic_text_takes_seconds():
 
 
 def test_course_equals_the_lesson_written_down():
-    engine = cached_engine(TokenizerRecipe("en", "course"), "fast")
+    engine, _ = usable_engine(TokenizerRecipe("en", "course"), "fast")
     tokenizer = blank("en")
     for special in PRESETS["course"].specials:
         tokenizer.add_special_case(special, [{ORTH: special}])
@@ -169,13 +169,16 @@ def test_own_tokenizer_with_special_cases_that_hold_spaces():
     assert engine.counts["n_fallback"] > 50  # chunks that were looked at together
 
 
-def characters() -> object:
-    return spacy.blank("zh").tokenizer
-
-
 def test_tokenizer_without_rules_is_not_supported():
     with pytest.raises(Unsupported, match="ChineseTokenizer"):
         FastTokenizer(TokenizerRecipe("zh")).tokenize("字符")
+
+
+def test_usable_engine_says_why_it_is_the_reference():
+    engine, note = usable_engine(TokenizerRecipe("zh"), "fast")
+    assert isinstance(engine, ReferenceTokenizer) and "ChineseTokenizer" in note
+    assert engine.tokenize("字符")[1:-1] == ["字", "符"]
+    assert usable_engine(TokenizerRecipe(), "fast")[1] == usable_engine(TokenizerRecipe(), "spacy")[1] == ""
 
 
 def impure() -> SpacyTokenizer:

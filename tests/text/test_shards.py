@@ -1,22 +1,27 @@
 """Units become shards: the same bytes from any number of workers, and nothing lost on the way."""
 
+import json
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from fuzz import texts
 
 from ulmpipe.config import TokenizeConfig
-from ulmpipe.errors import SourceError
+from ulmpipe.errors import EngineMismatchError, SourceError
 from ulmpipe.tasks.tokenize import tokenize, tokenize_plan
 from ulmpipe.text import shards
+from ulmpipe.text.documents import Texts
+from ulmpipe.text.engine import FastTokenizer
 from ulmpipe.text.pieces import Columns
-from ulmpipe.text.shards import Job, merge_counts, number_unit, order_labels, run_units, tokenize_unit
+from ulmpipe.text.shards import Job, merge_counts, number_unit, order_labels, run_units, tokenize_unit, verify_texts
 from ulmpipe.text.source import plan_files, plan_folder
 from ulmpipe.text.store import TokenStore
 from ulmpipe.text.tokenizer import Tokenizer, TokenizerRecipe
 from ulmpipe.text.vocab import Vocab, build_itos
+from ulmpipe.text.warm import read
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -162,3 +167,60 @@ def test_empty_documents_and_missing_labels_are_kept(tmp_path: Path):
     assert [comp.vocab.decode(comp.doc(i)) for i in range(4)] == [
         ["xxbos", "xxeos"], ["xxbos", "x", "xxeos"], ["xxbos", "y", "xxeos"], ["xxbos", "xxeos"],
     ]  # fmt: skip
+
+
+# ---- the two engines ------------------------------------------------------------------------------------------------
+
+
+def test_both_engines_write_the_same_shards(tmp_path: Path):
+    (tmp_path / "a.jsonl").write_text(
+        "".join(json.dumps({"text": text}) + "\n" for text in texts(300, ["can't", ":)"], "shards"))
+    )
+    for engine in ("fast", "spacy"):
+        tokenize(tmp_path / "a.jsonl", tmp_path / engine, engine=engine, workers=1, verify=1.0)
+    ref, comp = contents(tmp_path / "spacy"), contents(tmp_path / "fast")
+    names = [name for name in ref if name.startswith(("shard-", "vocab"))]
+    assert len(names) == 2 and {name: comp[name] for name in names} == {name: ref[name] for name in names}
+
+
+def test_difference_between_the_engines_stops_the_run(reviews: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("ulmpipe.text.tokenizer.Tokenizer.tokenize", lambda self, text: ["xxbos", "another", "xxeos"])
+    with pytest.raises(EngineMismatchError, match=r"neg/0.txt.*differ at token 1.*another"):
+        tokenize(reviews, tmp_path / "out", workers=1, verify=1.0)
+    assert not (tmp_path / "out").exists()
+    tokenize(reviews, tmp_path / "out", workers=1, verify=0.0)
+
+
+def test_share_of_verified_documents_is_that_asked_for(monkeypatch: pytest.MonkeyPatch):
+    n = 4000
+    batch = Texts(np.zeros(16, np.uint8), np.zeros(n + 1, np.int64), [None] * n, [f"a#{i}" for i in range(n)])
+    engine, seen = FastTokenizer(), []
+    encoded = engine.encode_bytes(batch.data, batch.offsets)
+    monkeypatch.setattr("ulmpipe.text.tokenizer.Tokenizer.tokenize", lambda self, text: (seen.append(text), ["xxbos", "xxeos"])[1])  # fmt: skip
+    verify_texts(engine, batch, encoded, 0.05)
+    assert 150 < len(seen) < 250
+
+
+def test_tables_are_read_and_added_to(reviews: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    tables = tmp_path / "t.arrow"
+    tokenize(reviews, tmp_path / "a", workers=2, tables=str(tables))
+    known = read(tables, TokenizerRecipe())[0]["key"].to_pylist()
+    assert b"FILM," in known
+    (reviews / "pos/new.txt").write_text("something unheard")
+    tokenize(reviews, tmp_path / "b", workers=1, tables=str(tables))
+    assert set(read(tables, TokenizerRecipe())[0]["key"].to_pylist()) == {*known, b"something", b"unheard"}
+    assert "remembers" in capsys.readouterr().err
+    tokenize(reviews, tmp_path / "c", workers=1)
+    assert contents(tmp_path / "b") == contents(tmp_path / "c")
+
+
+def test_language_without_rules_is_tokenized_by_the_reference(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "a.txt").write_text("字符 字\n")
+    result = tokenize(tmp_path / "a.txt", tmp_path / "out", lang="zh", workers=1)
+    assert result.fallback_fraction == 1.0 and "ChineseTokenizer" in capsys.readouterr().err
+
+
+def test_long_runs_without_a_space_are_cut_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "a.txt").write_text("short\n" + "xy" * 25_000 + "\n")
+    tokenize(tmp_path / "a.txt", tmp_path / "out", workers=1)
+    assert TokenStore(tmp_path / "out").manifest["cut"] == ["a.txt@6"] and "in 1 documents: a.txt@6" in capsys.readouterr().err  # fmt: skip

@@ -8,7 +8,9 @@ import numpy as np
 
 from ..errors import UlmpipeError
 from ..text.batches import Docs
+from ..text.engine import usable_engine
 from ..text.rules import Rules
+from ..text.tokenizer import TokenizerRecipe
 from .evaluate import classifier_batches, classifier_reader
 from .model_folder import CLASSIFIER, Pretrained, pick_device
 
@@ -26,20 +28,31 @@ class Prediction:
 
 
 def predict(
-    model: str | Path | Pretrained, texts: Iterable[str], *, device: str = "auto", custom_rules: Rules | None = None
+    model: str | Path | Pretrained,
+    texts: Iterable[str],
+    *,
+    device: str = "auto",
+    tables: str | None = None,
+    custom_rules: Rules | None = None,
 ) -> Iterator[Prediction]:
-    """Predict texts with a classifier (a model folder, or one that is loaded), one after the other, in their order."""
+    """Predict texts with a classifier (a model folder, or one that is loaded), one after the other, in their order.
+
+    `tables` is a file that `tokenize` or `finetune` wrote: with it spaCy need not be loaded.
+    """
     if not isinstance(model, Pretrained):
         model = Pretrained.from_pretrained(model, device=str(pick_device(device)))
     if model.kind != CLASSIFIER:
         raise UlmpipeError(f"predict needs a classifier, and this is a {model.kind}: finetune makes a classifier of it")
-    tokenizer = model.tokenizer(custom_rules)
+    # A few texts are done before the fast engine has got ready; the tokens are the same.
+    recipe = TokenizerRecipe.from_json(model.recipe, rules=custom_rules)
+    tokenizer, _ = usable_engine(recipe, "fast" if tables else "spacy", tables)
     chunk: list[str] = []
     for text in texts:
         chunk.append(text)
         if len(chunk) == CHUNK_TEXTS:
             yield from _predict_chunk(model, tokenizer.tokenize, chunk)
             chunk = []
+            tokenizer, _ = usable_engine(recipe, "fast", tables)
     if chunk:
         yield from _predict_chunk(model, tokenizer.tokenize, chunk)
 

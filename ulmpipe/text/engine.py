@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..lean import import_numba
-from .chunks import Chunks
+from .chunks import Chunks, Unsupported
 from .pieces import PAD_BYTES
 from .rules import PreRule, Scope, scope_of
 from .scan import AFTER_HEAD, FLAGS, LATE, N_CHUNKS, N_JOINED, REFUSED, REWRITTEN, STREAK, find_literals, splice
@@ -286,12 +286,21 @@ Engine = FastTokenizer | ReferenceTokenizer
 
 
 @lru_cache(maxsize=2)
-def cached_engine(recipe: TokenizerRecipe, engine: str, tables: str | None = None) -> Engine:
-    """The engine of a recipe, one in each process: its tables live as long as the process. `tables` are read, if there."""
+def usable_engine(recipe: TokenizerRecipe, engine: str, tables: str | None = None) -> tuple[Engine, str]:
+    """The engine asked for, or the reference and a note why where the fast one can't do the recipe.
+
+    There is one in each process, and its tables live as long as the process. `tables` are read, if the file is there.
+    """
     if engine != "fast":
-        return ReferenceTokenizer(recipe)
+        return ReferenceTokenizer(recipe), ""
     made = FastTokenizer(recipe)
-    return made.load(Path(tables)) if tables and Path(tables).exists() else made
+    try:
+        if tables and Path(tables).exists():
+            made.load(Path(tables))
+        made.encode_texts(["a"])
+    except Unsupported as err:
+        return ReferenceTokenizer(recipe), f"the reference engine (--engine spacy) runs: {err}"
+    return made, ""
 
 
 def _encoded(docs: list[list[int]]) -> Encoded:

@@ -115,7 +115,9 @@ def die_with_parent(parent: int) -> None:
 
 def tokenize_unit(index: int, unit: Unit, job: Job) -> UnitRecord:
     """Tokenize a unit into `unit-<index>.arrow` (ids of the engine) and `unit-<index>.counts.arrow` (what they are)."""
-    engine, note = usable_engine(job)
+    from .engine import usable_engine
+
+    engine, note = usable_engine(job.recipe, job.engine, job.tables)
     if engine.n_bytes > MAX_ENGINE_BYTES:
         engine.reset()
     n_known = engine.n_known
@@ -142,19 +144,6 @@ def tokenize_unit(index: int, unit: Unit, job: Job) -> UnitRecord:
     if job.tables:
         engine.dump(Path(job.stage) / f"unit-{index:05d}.tables.arrow", first=n_known)
     return record
-
-
-def usable_engine(job: Job) -> "tuple[Engine, str]":
-    """The engine asked for; the reference and a note where the fast one can't do the recipe."""
-    from .chunks import Unsupported
-    from .engine import cached_engine
-
-    engine = cached_engine(job.recipe, job.engine, job.tables)
-    try:
-        engine.encode_texts(["a"])
-    except Unsupported as err:
-        return cached_engine(job.recipe, "spacy"), f"the reference engine (--engine spacy) runs: {err}"
-    return engine, ""
 
 
 def verify_texts(engine: "Engine", texts: Texts, encoded: "Encoded", fraction: float) -> None:

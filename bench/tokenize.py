@@ -1,0 +1,150 @@
+"""The goal of this script is to measure how fast texts become tokens, beside fastai, gigatoken and others, in one run.
+
+    ULMPIPE_DATA=../shared/data PEER_PYTHON=/path/to/python python bench/tokenize.py      -> bench/results/tokenize.json
+
+Whole commands as a user runs them, process start, vocabulary and writing included, on two cores; then the scan alone,
+on one core, on the same texts in memory. First it asserts that the tokens are the reference's, and fastai's. Without
+$PEER_PYTHON (an environment of its own, DESIGN 8) the peers are left out.
+"""
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from corpora import data_folder
+
+from ulmpipe.tasks.verify import info
+from ulmpipe.text.documents import _together
+from ulmpipe.text.engine import FastTokenizer
+from ulmpipe.text.pieces import Document
+from ulmpipe.text.tokenizer import Tokenizer
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "bench" / "results"
+REPEATS, FASTAI_REPEATS = 5, 2
+SIZES = (18_750, 25_000, 75_000)
+REVIEW = 1300  # characters of the one document
+
+
+def summary(seconds: list[float]) -> dict[str, Any]:
+    """Median and all, lowest first."""
+    return {"median": round(statistics.median(seconds), 3), "all": sorted(round(s, 3) for s in seconds)}
+
+
+def run_command(words: list[str]) -> tuple[float, dict[str, Any]]:
+    """Seconds of a whole process, and the JSON it prints."""
+    begin_s = time.monotonic()
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT)
+    if done.returncode:
+        sys.exit(f"{' '.join(words)} ended with {done.returncode}: {done.stderr[-500:]}")
+    return time.monotonic() - begin_s, json.loads(done.stdout.splitlines()[-1])
+
+
+def tokenize(source: Path, out: Path, *options: str) -> tuple[float, dict[str, Any]]:
+    """`ulmpipe tokenize SOURCE` into a fresh folder."""
+    shutil.rmtree(out, ignore_errors=True)
+    return run_command([sys.executable, "-m", "ulmpipe", "tokenize", str(source), "-o", str(out), "--json", *options])
+
+
+def write_sources(folder: Path) -> dict[int, Path]:
+    """The reviews of train and unsup in one file, and the first of them in smaller ones."""
+    tables = [
+        pq.read_table(data_folder() / "imdb" / f"{split}.parquet", columns=["text"]) for split in ("train", "unsup")
+    ]
+    whole = pa.concat_tables(tables)
+    paths = {n: folder / f"reviews-{n}.parquet" for n in (1, *SIZES)}
+    for n, path in paths.items():
+        pq.write_table(whole.slice(0, n), path, row_group_size=5000)
+    return paths
+
+
+def assert_same_tokens(texts: list[str]) -> None:
+    """The fast tokens of a sample are the reference's."""
+    fast, reference = FastTokenizer(), Tokenizer()
+    for text in texts[:: len(texts) // 300]:
+        assert fast.tokenize(text) == reference.tokenize(text)
+
+
+def measure_commands(paths: dict[int, Path], folder: Path, peer: str | None) -> dict[str, Any]:
+    """Cold and warm commands on files of several sizes, in turn; fastai among them."""
+    out, tables = folder / "out.tok", folder / "tables.arrow"
+    tokenize(paths[25_000], out)  # compiles what is not compiled yet
+    tokenize(paths[75_000], out, "--tables", str(tables))
+    seconds: dict[str, list[float]] = {}
+    result: dict[str, Any] = {}
+    for repeat in range(REPEATS):
+        for n, path in paths.items():
+            wall_s, result[f"cold {n}"] = tokenize(path, out)
+            seconds.setdefault(f"cold {n}", []).append(wall_s)
+        wall_s, result["warm 75000"] = tokenize(paths[75_000], out, "--tables", str(tables))
+        seconds.setdefault("warm 75000", []).append(wall_s)
+        if repeat < FASTAI_REPEATS:
+            wall_s, _ = tokenize(paths[75_000], out, "--rules", "fastai2")
+            seconds.setdefault("cold fastai2 rules 75000", []).append(wall_s)
+            if peer:
+                wall_s, result["fastai 75000"] = run_command([peer, "bench/peers.py", "fastai", str(paths[75_000])])
+                seconds.setdefault("fastai 75000", []).append(wall_s)
+    wall_s, result["spacy 75000"] = tokenize(paths[75_000], out, "--engine", "spacy")
+    seconds["spacy 75000"] = [wall_s]
+    if peer:
+        ours = tokenize(paths[75_000], out, "--rules", "fastai2")[1]
+        assert result["fastai 75000"]["n_tokens"] == ours["n_tokens"], (result["fastai 75000"], ours)
+    return {"wall_s": {name: summary(walls) for name, walls in seconds.items()}, "runs": result}
+
+
+def measure_scan(texts: list[str]) -> dict[str, Any]:
+    """The scan alone on one core, warm: text without HTML breaks, as the chunk rules see it."""
+    engine = FastTokenizer()
+    texts = [engine._run_head(text) for text in texts]
+    batches = [_together([Document(t, None, "") for t in texts[i : i + 1000]]) for i in range(0, len(texts), 1000)]
+    edges = [np.full(len(batch), 5, np.uint8) for batch in batches]
+    n_bytes, rates = sum(int(batch.offsets[-1]) for batch in batches), []
+    for _ in range(1 + REPEATS):
+        begin_s = time.perf_counter()
+        for batch, edge in zip(batches, edges, strict=True):
+            engine.chunks.scan(batch.data, batch.offsets, edge)
+        rates.append(n_bytes / 1e6 / (time.perf_counter() - begin_s))
+    review = next(text for text in texts if REVIEW <= len(text) < REVIEW + 20)
+    once = []
+    for _ in range(2000):
+        begin_s = time.perf_counter()
+        engine.encode_texts([review])
+        once.append(1e6 * (time.perf_counter() - begin_s))
+    return {
+        "mb": n_bytes / 1e6,
+        "chunks": len(engine.chunks.memo),
+        "cold_mb_per_s": round(rates[0], 2),
+        "warm_mb_per_s": sorted(round(rate, 2) for rate in rates[1:]),
+        "one_review_us": {"median": round(statistics.median(once), 1), "p90": round(sorted(once)[1800], 1)},
+    }
+
+
+def main() -> None:
+    """Measure, and write down with the machine it was measured on."""
+    peer = os.environ.get("PEER_PYTHON")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        paths = write_sources(folder)
+        texts = pq.read_table(paths[75_000])["text"].to_pylist()
+        assert_same_tokens(texts)
+        result = {"scan": measure_scan(texts)}
+        if peer:
+            result["peers in memory"] = run_command([peer, "bench/peers.py", "in-memory", str(paths[75_000])])[1]
+        result |= measure_commands(paths, folder, peer)
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT).stdout.strip()  # fmt: skip
+    described = {"commit": commit, "machine": info(), "mb": 99.639617, **result}
+    (RESULTS / "tokenize.json").write_text(json.dumps(described, indent=1).replace(name, "out") + "\n")
+
+
+if __name__ == "__main__":
+    main()
