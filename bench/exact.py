@@ -9,13 +9,16 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from corpora import CORPORA, documents
+sys.path[0] = str(Path(__file__).parents[1])  # and not bench/, where Python would find another `tokenize`
+
 from joblib import Parallel, delayed
 
+from bench.corpora import CORPORA, documents
 from ulmpipe.tasks.verify import info
 from ulmpipe.text.engine import FastTokenizer
 from ulmpipe.text.rules import PRESETS
@@ -28,7 +31,7 @@ FASTAI = """
 import json, sys
 from fastai.text.all import WordTokenizer, parallel_tokenize, defaults
 texts = json.load(open(sys.argv[1]))
-json.dump([list(t) for t in parallel_tokenize(texts, tok=WordTokenizer(), rules=defaults.text_proc_rules, n_workers=0)], open(sys.argv[2], "w"))
+json.dump([[str(token) for token in t] for t in parallel_tokenize(texts, tok=WordTokenizer(), rules=defaults.text_proc_rules, n_workers=1)], open(sys.argv[2], "w"))
 """
 
 
@@ -79,8 +82,6 @@ def main() -> None:
     found: Any = Parallel(n_jobs=os.cpu_count(), verbose=5)(delayed(compare)(*job) for job in jobs)
     rows: list[dict[str, Any]] = list(found)
     if python := os.environ.get("FASTAI_PYTHON"):
-        import tempfile
-
         with tempfile.TemporaryDirectory() as folder:
             rows.append(compare_with_fastai(python, Path(folder)))
     for row in rows:

@@ -14,6 +14,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+sys.path[0] = str(Path(__file__).parents[1])  # and not bench/, where Python would find another `tokenize`
+
 from ulmpipe.tasks.verify import info
 
 ROOT = Path(__file__).parent.parent

@@ -18,11 +18,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+sys.path[0] = str(Path(__file__).parents[1])  # and not bench/, where Python would find another `tokenize`
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from corpora import data_folder
 
+from bench.corpora import data_folder
 from ulmpipe.tasks.verify import info
 from ulmpipe.text.documents import _together
 from ulmpipe.text.engine import FastTokenizer

@@ -1,7 +1,6 @@
 """What is settled by its signature has spaCy's tokens; what is not proven is left to spaCy."""
 
 import random
-import re
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from fuzz import chunk
 from spacy.tokenizer import Tokenizer as SpacyTokenizer
 
 from ulmpipe.text.boundaries import special_cases, without_special_cases
-from ulmpipe.text.signatures import ASK_SPACY, SETTLED, Classes, Signatures, cut_affixes, token_ends
+from ulmpipe.text.signatures import ASK_SPACY, SETTLED, Signatures, cut_affixes, token_ends
 from ulmpipe.text.table import Memo, find_or_add, padded, words_of
 
 LANGUAGES = ["en", "de", "fr", "es", "ru", "gd", "tr", "hu", "el", "ar"]
@@ -92,21 +91,6 @@ def test_cut_affixes_equals_spacy_without_special_cases():
         for text in chunk(rng, ["a.m.", "can't"]).split():
             ends = token_ends(cut_affixes(text, tokenizer), len(text))
             assert [text[b:e] for b, e in zip([0, *ends], ends, strict=False)] == [token.text for token in bare(text)]
-
-
-def test_classes_merge_what_no_live_alternative_tells_apart():
-    classes = Classes([re.compile(r"(?<=[0-9])km$|,$|[A-Z]\.$")])
-    assert [classes.keys[i][0] for i in range(2)] == ["[0-9]", r"\."]
-    merged = {mask: classes.merged[row] for row, (mask, *_) in enumerate(classes.masks)}
-    classes.add_masks([1, 2])
-    merged = {mask: classes.merged[row] for row, (mask, *_) in enumerate(classes.masks)}
-    same = {
-        mask: merged[mask][classes.class_of[ord("k")]] == merged[mask][classes.class_of[ord("x")]] for mask in merged
-    }
-    capital = {
-        mask: merged[mask][classes.class_of[ord("K")]] == merged[mask][classes.class_of[ord("k")]] for mask in merged
-    }
-    assert same == {0: True, 1: False, 2: True} and capital == {0: True, 1: False, 2: False}
 
 
 def test_new_characters_get_a_class_and_old_signatures_stay():

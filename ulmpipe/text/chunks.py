@@ -7,11 +7,9 @@ stands, because a rule's scope and boundaries.py say so. Whole documents are eng
 """
 
 import itertools
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import NamedTuple
 
 import numba
 import numpy as np
@@ -20,6 +18,7 @@ from numpy.typing import NDArray
 from ..errors import UlmpipeError
 from .boundaries import SpecialCases, link_texts, link_tokens, special_cases, without_special_cases
 from .patterns import SEARCHES, UnknownPattern, pattern_of
+from .rewrite import Lines, pads_of, rewrite
 from .rules import PostRule, PreRule, scope_of
 from .scan import (
     AFTER_HEAD,
@@ -33,10 +32,8 @@ from .scan import (
     JOINED,
     JOINED_CORE,
     LATE,
-    LEAD,
     REFUSED,
     REWRITTEN,
-    TRAIL,
     describe_keys,
     join_keys,
     scan,
@@ -48,17 +45,7 @@ from .tokenizer import Tokenizer
 SCRATCH_BYTES = 32_768  # for a gap with the spaces that rules put around it
 MOST_IDS = 1 << 12  # of one chunk, where it was settled by its signature
 SEPARATOR = "\ue000\ue000"  # between tokens, where token rules are run on many at once
-GUARD = "a"  # a line before and after others, where chunk rules are run on many at once
 NO_LINKS = np.zeros((1, 1), np.bool_)
-
-
-class Rewritten(NamedTuple):
-    """What chunk rules make of texts, `lines`; which of them want care."""
-
-    lines: "Lines"
-    at_document: "Lines"  # before the last document rule among the chunk rules
-    late: list[int]  # where a document rule might change a document that holds this text
-    refused: list[int]  # where what was made of a text does not hold wherever it stands
 
 
 class Unsupported(ValueError):
@@ -145,12 +132,16 @@ class Chunks:
         table = self.memo.table
         kinds = (table.slots[table.slot_of[entries], 1] >> np.uint64(60)).astype(np.int64)
         _ = self.signatures  # and with it the reference, the special cases and their matrix
-        for entry in entries[kinds != CHUNK].tolist():
-            if self.memo.kind(entry) in (JOINED, JOINED_CORE):
-                self._settle_joined(entry)
-            else:
-                self._settle_edge(entry)
-        self._settle_chunks(entries[kinds == CHUNK])
+        try:
+            for entry in entries[kinds != CHUNK].tolist():
+                if self.memo.kind(entry) in (JOINED, JOINED_CORE):
+                    self._settle_joined(entry)
+                else:
+                    self._settle_edge(entry)
+            self._settle_chunks(entries[kinds == CHUNK])
+        except BaseException:  # a rule failed, someone interrupted: entries without ids must not stay
+            self.forget()
+            raise
 
     def _settle_chunks(self, entries: NDArray[np.int64]) -> None:
         marks = np.zeros((len(entries), 2), np.int32)
@@ -162,10 +153,10 @@ class Chunks:
         table = self.memo.table
         out = np.empty(int((table.starts[entries + 1] - table.starts[entries]).sum()) + len(entries), np.uint8)
         lines = Lines(out[: join_keys(table, entries, out)].tobytes().decode())
-        rewritten = self.rewrite(lines, marks[:, 1])
+        rewritten = rewrite(self.tail, lines, marks[:, 1])
         flags[rewritten.late] |= LATE
         flags[rewritten.refused] |= REFUSED
-        flags[lines.different(rewritten.at_document)] |= REWRITTEN
+        flags[lines.different(rewritten.at_repeats)] |= REWRITTEN
         is_plain = np.ones(len(entries), np.bool_)
         changed = lines.different(rewritten.lines)
         texts = [rewritten.lines[k] for k in changed.tolist()]
@@ -191,7 +182,7 @@ class Chunks:
         while done < len(entries):
             done = put_ids(self.memo.table, entries, flags, settled.status, settled.spans, settled.ends, self.tokens.table, ids, done)  # fmt: skip
             self.memo.make_room(entries=0, ids=MOST_IDS + len(entries))
-        for k in asked.tolist():
+        for k in np.flatnonzero(settled.status != SETTLED).tolist():
             self.memo.set(int(entries[k]), self._split(self.memo.key(int(entries[k])).decode()), int(flags[k]))
 
     def _settle_tokens(self, entries: NDArray[np.int64], settled: Settled) -> None:
@@ -229,7 +220,7 @@ class Chunks:
         # Spaces that they would add once more do no harm where gap rules make all spaces one.
         same = str.split if self._gaps("  ") == " " else str.strip
         lines = Lines.of(cores)
-        again = self.rewrite(lines).lines
+        again = rewrite(self.tail, lines).lines
         is_fixed = np.ones(len(cores), np.bool_)
         for k in lines.different(again).tolist():
             is_fixed[k] = same(cores[k]) == same(again[k])
@@ -265,7 +256,7 @@ class Chunks:
         """Chunks that special cases could join, with the spaces between them: spaCy looks at them together."""
         text = self.memo.key(entry).decode()
         if self.memo.kind(entry) == JOINED:
-            text = self.rewrite(Lines.of([text])).lines[0]
+            text = rewrite(self.tail, Lines.of([text])).lines[0]
         self.memo.set(entry, self._split(text.strip()), REFUSED if pads_of(text) else 0)
 
     def _settle_edge(self, entry: int) -> None:
@@ -365,7 +356,7 @@ class Chunks:
             tokens = self.reference_tokens(f"{probe} {probe}", False)
             if (
                 tokens.count(probe) == 2
-                and self.rewrite(Lines.of([probe])).lines[0] == probe
+                and rewrite(self.tail, Lines.of([probe])).lines[0] == probe
                 and not self.matrix[right, left]
             ):
                 return probe
@@ -377,81 +368,6 @@ class Chunks:
         found = [self.reference_tokens(self.probe, after_head) for after_head in (False, True)]
         return [(tokens.index(self.probe), tokens[::-1].index(self.probe)) for tokens in found]
 
-    def rewrite(self, lines: "Lines", n_words: NDArray[np.int32] | None = None) -> "Rewritten":
-        """Run the chunk rules on texts; `n_words` (n,) says how many words may end in each."""
-        new, at_document, at_gap, late = lines, lines, None, set[int]()
-        for rule in self.tail:
-            sees = scope_of(rule).sees
-            if sees == "document":
-                at_document = new
-                late |= self._late(rule, lines, new, n_words) if n_words is not None else set()
-            elif sees == "gap":
-                at_gap = at_gap or new
-            else:
-                new = new.apply(rule)
-        if self.repeats:  # a word that now ends a chunk may be the first of a row (engine.py)
-            late |= {k for k in lines.different(at_document).tolist() if re.search(r"\w\s*$", at_document[k])}
-        # Gap rules are run on the final gaps, so spaces around a chunk must have been there before them.
-        refused = [k for k in at_gap.different(new).tolist() if pads_of(at_gap[k]) != pads_of(new[k])] if at_gap else []
-        return Rewritten(new, at_document, sorted(late), refused)
-
-    def _late(self, rule: PreRule, lines: "Lines", new: "Lines", n_words: NDArray[np.int32]) -> set[int]:
-        """Which lines a document rule would change, or could, by themselves."""
-        scope = scope_of(rule)
-        if scope.when:
-            whens = [when for when in scope.when if when in new.text]
-            return {k for k in range(len(new)) if any(when in new[k] for when in whens)} if whens else set()
-        asked = {*np.flatnonzero(n_words >= scope.repeats - 1).tolist(), *lines.different(new).tolist()}
-        return {k for k in asked if rule(new[k]) != new[k]}
-
-
-class Lines:
-    """Many short texts without newlines, as one text with a newline after each: what rules and regular expressions are fast on."""
-
-    def __init__(self, text: str):
-        self.text = text
-        self.data = padded(text.encode())
-        self.ends = np.flatnonzero(self.data == 0x0A)
-
-    @classmethod
-    def of(cls, lines: Sequence[str]) -> "Lines":
-        """Put texts together."""
-        return cls("".join(line + "\n" for line in lines))
-
-    def __len__(self) -> int:
-        return len(self.ends)
-
-    def __getitem__(self, k: int) -> str:
-        begin = self.ends[k - 1] + 1 if k else 0
-        return self.data[begin : self.ends[k]].tobytes().decode()
-
-    def different(self, other: "Lines") -> NDArray[np.int64]:
-        """The places of texts that another, with as many, has otherwise."""
-        if other is self or other.text == self.text:
-            return np.zeros(0, np.int64)
-        differs = np.zeros(len(self), np.bool_)
-        find_different(self.data, self.ends, other.data, other.ends, differs)
-        return np.flatnonzero(differs)
-
-    def apply(self, rule: PreRule) -> "Lines":
-        """Run a chunk rule on all of them."""
-        changed = rule(f"{GUARD}\n{self.text}{GUARD}")
-        first, last = changed.find("\n") + 1, changed.rfind("\n") + 1
-        new = Lines(changed[first:last])
-        if len(new) != len(self):
-            name = getattr(rule, "__name__", str(rule))
-            raise UlmpipeError(f"the rule {name} changes white space: it is not of scope 'chunk', take its scope away")
-        return self if new.text == self.text else new
-
-
-def pads_of(text: str) -> int:
-    """The flags for what stands around the core of a text; REFUSED for anything but a space."""
-    core = text.strip()
-    lead, trail = text[: len(text) - len(text.lstrip())], text[len(text.rstrip()) :]
-    if not core or lead not in ("", " ") or trail not in ("", " "):
-        return REFUSED
-    return (LEAD if lead else 0) | (TRAIL if trail else 0)
-
 
 def unsettled(n: int) -> Settled:
     """Nothing of n chunks is settled."""
@@ -459,20 +375,6 @@ def unsettled(n: int) -> Settled:
 
 
 # ---- kernels --------------------------------------------------------------------------------------------------------
-
-
-@numba.njit(cache=True, nogil=True)
-def find_different(data, ends, other, other_ends, differs):
-    """Set `differs[k]` where line k, which ends at `ends[k]` in `data`, is another in `other`."""
-    begin = other_begin = 0
-    for k in range(len(ends)):
-        n = ends[k] - begin
-        differs[k] = other_ends[k] - other_begin != n
-        i = 0
-        while i < n and not differs[k]:
-            differs[k] = data[begin + i] != other[other_begin + i]
-            i += 1
-        begin, other_begin = ends[k] + 1, other_ends[k] + 1
 
 
 @numba.njit(cache=True, nogil=True)
