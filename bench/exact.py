@@ -31,7 +31,8 @@ FASTAI = """
 import json, sys
 from fastai.text.all import WordTokenizer, parallel_tokenize, defaults
 texts = json.load(open(sys.argv[1]))
-json.dump([[str(token) for token in t] for t in parallel_tokenize(texts, tok=WordTokenizer(), rules=defaults.text_proc_rules, n_workers=1)], open(sys.argv[2], "w"))
+found = sorted(parallel_tokenize(texts, tok=WordTokenizer(), rules=defaults.text_proc_rules, n_workers=1), key=lambda pair: pair[0])
+json.dump([[str(token) for token in tokens] for _, tokens in found], open(sys.argv[2], "w"))
 """
 
 

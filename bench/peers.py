@@ -54,7 +54,8 @@ def fastai(path):
     from fastai.text.all import Numericalize, WordTokenizer, defaults, parallel_tokenize
 
     texts = read(path)
-    tokens = list(parallel_tokenize(texts, tok=WordTokenizer(), rules=defaults.text_proc_rules, n_workers=2))
+    pairs = parallel_tokenize(texts, tok=WordTokenizer(), rules=defaults.text_proc_rules, n_workers=2)
+    tokens = [doc for _, doc in sorted(pairs, key=lambda pair: pair[0])]
     numericalize = Numericalize(min_freq=2, max_vocab=60_000)
     numericalize.setup(tokens)
     n_tokens = sum(len(numericalize(doc)) for doc in tokens)
