@@ -1,7 +1,7 @@
 """The goal of this script is to time other tokenizers on the texts of bench/tokenize.py, in a Python that has them.
 
     PEER_PYTHON bench/peers.py fastai TEXTS.parquet            the whole job of fastai 2: tokens, vocabulary, ids; one process, two workers
-    PEER_PYTHON bench/peers.py in-memory TEXTS.parquet         the others on one core, texts in memory; cold, then warm
+    PEER_PYTHON bench/peers.py in-memory TEXTS.parquet         the others on one core, texts in memory: a first time, then warm
 
 Prints one JSON object. Imports nothing of ulmpipe. What the peers need is in DESIGN 8; none is a dependency.
 """
@@ -70,6 +70,7 @@ def in_memory(path):
     from intersticy import create_tokenizer
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
+    os.sched_setaffinity(0, {0})
     texts = read(path)
     found = {}
     some, n_bytes = part(texts, HF_BYTES)
