@@ -33,7 +33,7 @@ from ulmpipe.text.tokenizer import Tokenizer
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "bench" / "results"
-REPEATS, FASTAI_REPEATS = 5, 2
+REPEATS, FASTAI_REPEATS = 5, 1
 SIZES = (18_750, 25_000, 75_000)
 REVIEW = 1300  # characters of the one document
 

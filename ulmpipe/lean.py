@@ -24,6 +24,11 @@ def for_tokens_only() -> None:
     _for_tokens_only = True
 
 
+def is_for_tokens_only() -> bool:
+    """Whether this process has said so; its workers then may too."""
+    return _for_tokens_only
+
+
 def import_spacy() -> ModuleType:
     """The module `spacy`."""
     info: Any = ModuleType("spacy.cli.info")

@@ -120,6 +120,12 @@ def test_search_that_looks_at_the_end_first_is_proven_for_languages(lang: str):
     assert searches["prefix_search"].__name__ == "match"
 
 
+@pytest.mark.parametrize("suffix", [r"[!]", r"x{80}$", r"(?:ab)+$"])
+def test_search_is_left_alone_where_it_could_find_something_else(suffix: str):
+    tokenizer = SpacyTokenizer(spacy.blank("xx").vocab, suffix_search=re.compile(suffix).search)
+    assert type(linear_searches(tokenizer)["suffix_search"]) is not SuffixSearch
+
+
 def test_no_quadratic_time():
     begin_s = time.monotonic()
     tokens = Tokenizer(TokenizerRecipe(rules=NO_RULES)).tokenize("!" * 100_000)

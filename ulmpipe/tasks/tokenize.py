@@ -127,6 +127,10 @@ def tokenize_plan(
 
     `fingerprint` saves reading all files once more, where the caller has it.
     """
+    if config.tables is not None and custom_rules is not None:
+        raise ConfigError(
+            "--tables can't be used with rules of your own: nothing in the file would tell that they changed"
+        )
     recipe = TokenizerRecipe(config.lang, custom_rules or config.rules)
     if vocab is None and config.vocab is not None:
         vocab = Vocab.load(Path(config.vocab))

@@ -7,6 +7,7 @@ stands, because a rule's scope and boundaries.py say so. Whole documents are eng
 """
 
 import itertools
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -34,6 +35,7 @@ from .scan import (
     LATE,
     REFUSED,
     REWRITTEN,
+    WORD,
     describe_keys,
     join_keys,
     scan,
@@ -44,7 +46,7 @@ from .tokenizer import Tokenizer
 
 SCRATCH_BYTES = 32_768  # for a gap with the spaces that rules put around it
 MOST_IDS = 1 << 12  # of one chunk, where it was settled by its signature
-SEPARATOR = "\ue000\ue000"  # between tokens, where token rules are run on many at once
+SEPARATOR = "\ud800"  # between tokens, where token rules are run on many at once; no text can hold it
 NO_LINKS = np.zeros((1, 1), np.bool_)
 
 
@@ -63,7 +65,7 @@ class Chunks:
         self.make_reference, self.tail, self.post = reference, tail, post
         self.token_rules = [rule for rule in post if scope_of(rule).sees == "token"]
         self.has_chunk_rules = any(scope_of(rule).sees != "gap" for rule in tail)
-        self.repeats = max((scope_of(rule).repeats for rule in tail), default=0)
+        self.repeats = min((scope_of(rule).repeats for rule in tail if scope_of(rule).repeats), default=0)
         self.itos: list[str] = []
         self.number: dict[str, int] = {}
         self.tokens = Memo()  # text of a token -> ids of what the token rules make of it
@@ -80,6 +82,13 @@ class Chunks:
         self.links = np.zeros((0, 2), np.int32)  # of each entry: how it begins, how it ends
         self.n_settled = 0
         self.n_forgotten += 1
+        self.__dict__.pop("signatures", None)  # they grow too, and are soon made again
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory that what can be forgotten takes."""
+        signatures = self.__dict__.get("signatures")
+        return self.memo.n_bytes + self.links.nbytes + (signatures.cuts.n_bytes if signatures else 0)
 
     def id(self, token: str) -> int:
         """The number of a token, which is new or not."""
@@ -140,12 +149,15 @@ class Chunks:
                     self._settle_edge(entry)
             self._settle_chunks(entries[kinds == CHUNK])
         except BaseException:  # a rule failed, someone interrupted: entries without ids must not stay
+            self.tokens = Memo()
             self.forget()
             raise
 
     def _settle_chunks(self, entries: NDArray[np.int64]) -> None:
         marks = np.zeros((len(entries), 2), np.int32)
         describe_keys(self.memo.table, entries, marks)
+        for k in np.flatnonzero(marks[:, 0] < 0).tolist():
+            marks[k, 0] = WORD if re.search(r"\w", self.memo.key(int(entries[k])).decode()) else 0
         flags = marks[:, 0].astype(np.int64)
         if not self.has_chunk_rules or not len(entries):
             self._settle_plain(entries, flags)
@@ -225,18 +237,22 @@ class Chunks:
         for k in lines.different(again).tolist():
             is_fixed[k] = same(cores[k]) == same(again[k])
         is_fixed &= np.array([bool(core) for core in cores], np.bool_)
-        data = [core.encode() for core in cores]
-        joined, offsets = padded(b"".join(data)), np.cumsum([0, *map(len, data)], dtype=np.int64)
-        links = self._links_of_texts(joined, offsets[:-1], offsets[1:])
-        ids, id_offsets, notes = self.scan(joined, offsets, np.zeros(len(cores), np.uint8))
         fixed = np.flatnonzero(is_fixed)
+        data = [cores[k].encode() for k in fixed]
+        joined, offsets = padded(b"".join(data)), np.cumsum([0, *map(len, data)], dtype=np.int64)
+        ids, id_offsets, notes = self.scan(joined, offsets, np.zeros(len(fixed), np.uint8))
+        links = np.zeros((len(cores), 2), np.int32)
         for k in fixed.tolist():  # its first and its last chunk are known by now
             parts = cores[k].split()
             links[k] = self.links[self._entry(parts[0])][0], self.links[self._entry(parts[-1])][1]
+        others = np.flatnonzero(~is_fixed)
+        data = [cores[k].encode() for k in others]
+        other_offsets = np.cumsum([0, *map(len, data)], dtype=np.int64)
+        links[others] = self._links_of_texts(padded(b"".join(data)), other_offsets[:-1], other_offsets[1:])
         self._link(entries, flags, links)
-        flags[fixed] |= notes[fixed, FLAGS] & REFUSED
-        self.memo.set_all(entries, ids, id_offsets, flags)
-        for k in np.flatnonzero(~is_fixed).tolist():
+        flags[fixed] |= notes[:, FLAGS] & REFUSED
+        self.memo.set_all(entries[fixed], ids, id_offsets, flags[fixed])
+        for k in others.tolist():
             self.memo.set(int(entries[k]), self._split(cores[k]), int(flags[k]))
 
     def _split(self, text: str) -> list[int]:
@@ -255,6 +271,9 @@ class Chunks:
     def _settle_joined(self, entry: int) -> None:
         """Chunks that special cases could join, with the spaces between them: spaCy looks at them together."""
         text = self.memo.key(entry).decode()
+        if "\n" in text:  # lines could not hold it
+            self.memo.set(entry, [], REFUSED)
+            return
         if self.memo.kind(entry) == JOINED:
             text = rewrite(self.tail, Lines.of([text])).lines[0]
         self.memo.set(entry, self._split(text.strip()), REFUSED if pads_of(text) else 0)
@@ -266,11 +285,11 @@ class Chunks:
         n_before, n_after = self._ends[after_head]
         kind -= AFTER_HEAD if kind > JOINED else 0
         if kind == GAP:
-            tokens = self.reference_tokens(probe + text + probe, after_head)[n_before + 1 : -1 - n_after]
+            tokens = self._tokens_of_part(probe + text + probe, after_head)[n_before + 1 : -1 - n_after]
         elif kind == BEGIN:
-            tokens = self.reference_tokens(text + probe, after_head)[: -1 - n_after]
+            tokens = self._tokens_of_part(text + probe, after_head)[: -1 - n_after]
         elif kind == END:
-            tokens = self.reference_tokens(probe + text, after_head)[n_before + 1 :]
+            tokens = self._tokens_of_part(probe + text, after_head)[n_before + 1 :]
         else:
             tokens = self.reference_tokens(text, after_head)
         self.memo.set(entry, self.ids(tokens))
@@ -348,12 +367,17 @@ class Chunks:
         pre = self.tail if after_head else self.reference.rules.pre
         return self.reference.run(text, pre, self.post)
 
+    def _tokens_of_part(self, text: str, after_head: bool) -> list[str]:
+        """The same for a part of a document on which no document rule has anything to do."""
+        pre = self.tail if after_head else self.reference.rules.pre
+        return self.reference.run(text, [rule for rule in pre if scope_of(rule).sees != "document"], self.post)
+
     @cached_property
     def probe(self) -> str:
         """A letter that nothing changes and nothing joins, to see what the rules do beside it."""
         for probe in "abcdefghjknpqrtuvwxyz":
             [[left, right]] = self._links_of_texts(padded(probe.encode()), np.array([0]), np.array([1])).tolist()
-            tokens = self.reference_tokens(f"{probe} {probe}", False)
+            tokens = self._tokens_of_part(f"{probe} {probe}", False)
             if (
                 tokens.count(probe) == 2
                 and rewrite(self.tail, Lines.of([probe])).lines[0] == probe
@@ -365,7 +389,7 @@ class Chunks:
     @cached_property
     def _ends(self) -> list[tuple[int, int]]:
         """How many tokens the rules put before and after a document: with the head rules still to do, and done."""
-        found = [self.reference_tokens(self.probe, after_head) for after_head in (False, True)]
+        found = [self._tokens_of_part(self.probe, after_head) for after_head in (False, True)]
         return [(tokens.index(self.probe), tokens[::-1].index(self.probe)) for tokens in found]
 
 

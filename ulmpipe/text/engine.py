@@ -64,22 +64,27 @@ def with_others(data: NDArray[np.uint8], offsets: NDArray[np.int64], texts: list
 def split_pre_rules(pre: Sequence[PreRule]) -> tuple[int, bool]:
     """How many of the pre rules are run on whole documents first, and whether on every document.
 
-    On every document, where one among them says nothing of when it has something to do.
+    On every document, where one among them has to be run to see whether it does anything: a document rule that does not
+    say when, or says so by a string with white space after other rules, which may put it together; a rule of scope
+    `ends` with other rules after it, which may find what it put there.
     """
     scopes = [scope_of(rule) for rule in pre]
-    n_always = max((i for i, scope in enumerate(scopes, 1) if is_blind(scope)), default=0)
-    n = n_always
-    for i, scope in enumerate(scopes[n_always:], n_always + 1):
-        if scope.when:
-            n = i
-        elif scope.sees != "ends":
-            break
-    return n, n_always > 0
+    n_first = next((i for i, scope in enumerate(scopes) if not scope.when), len(scopes))
+    n_last = next((i for i, scope in enumerate(scopes[::-1]) if scope.sees != "ends"), len(scopes))
 
+    def is_blind(place: int, scope: Scope) -> bool:
+        if scope.sees in ("chunk", "gap"):
+            return False
+        if scope.sees == "ends":
+            return place < len(scopes) - n_last
+        spans_gaps = any(character.isspace() for when in scope.when for character in when)
+        return not (scope.when or scope.repeats) or (spans_gaps and place >= n_first)
 
-def is_blind(scope: Scope) -> bool:
-    """Whether a pre rule has to be run to see whether it does anything."""
-    return scope.sees not in ("chunk", "gap", "ends") and not scope.when and not scope.repeats
+    n = max((place + 1 for place, scope in enumerate(scopes) if is_blind(place, scope)), default=0)
+    is_always = n > 0
+    while n < len(scopes) and scopes[n].when:
+        n += 1
+    return n, is_always
 
 
 class FastTokenizer:
@@ -95,7 +100,8 @@ class FastTokenizer:
         n_post = next((i for i, rule in enumerate(rules.post) if scope_of(rule).sees == "document"), len(rules.post))
         self.rest = rules.post[n_post:]
         self.chunks = Chunks(lambda: Tokenizer(self.recipe), self.tail, rules.post[:n_post])
-        literals = [when.encode() for rule in self.head for when in scope_of(rule).when]
+        whens = [when for rule in self.head for when in scope_of(rule).when]
+        literals = [when.encode() for when in whens]
         self.literals = np.frombuffer(b"".join(literals), np.uint8)
         self.literal_ends = np.cumsum([0, *map(len, literals)], dtype=np.int64)
         self.is_last = np.zeros(256, np.bool_)
@@ -127,7 +133,7 @@ class FastTokenizer:
     @property
     def n_bytes(self) -> int:
         """Memory that the tables take, about."""
-        return self.chunks.memo.n_bytes + self.chunks.tokens.n_bytes + 100 * len(self.itos)
+        return self.chunks.n_bytes + self.chunks.tokens.n_bytes + 100 * len(self.itos)
 
     @property
     def counts(self) -> Counter[str]:
@@ -160,7 +166,7 @@ class FastTokenizer:
 
     def encode_bytes(self, data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> Encoded:
         """Ids of documents: d is `data[offsets[d]:offsets[d + 1]]`, valid UTF-8; `data` ends in `PAD_BYTES` bytes more."""
-        if self.chunks.memo.n_bytes > self.max_bytes:
+        if self.chunks.n_bytes > self.max_bytes:
             self.chunks.forget()
         needs_head = np.full(len(offsets) - 1, self.always_head, np.bool_)
         if self.head and not self.always_head:
@@ -202,9 +208,9 @@ class FastTokenizer:
     def _may_be_late(self, notes: NDArray[np.int32]) -> NDArray[np.bool_]:
         """(n_docs,) which documents a document rule of the tail could change.
 
-        It could where a single chunk says so (LATE), or where a word follows itself. Of three and more like words in a
-        row, all but the first and the last are whole chunks, like ones in a row, as scan.py counts them. A rule that cuts
-        words out of chunks can make a first and a last one more, so where one was at work two like chunks are enough.
+        It could where a single chunk says so (LATE), or where a word follows itself `repeats` times. All of these words
+        but one are whole chunks (rules.Scope), like ones in a row, as scan.py counts them. A rule that cuts words out of
+        chunks can make one more at either end, so where one was at work two like chunks are enough.
         """
         late = (notes[:, FLAGS] & LATE) != 0
         if self.chunks.repeats:

@@ -176,12 +176,13 @@ def linear_searches(tokenizer: "SpacyTokenizer") -> dict[str, Any]:
         searches["prefix_search"] = prefix.match
     if suffix and all(_is_short_or_run(branch) for branch in _branches(suffix)):
         searches["suffix_search"] = SuffixSearch(suffix)
-    if url and _needs_full_stop(url):
+    if url and needs_full_stop(url):
         searches["url_match"] = UrlMatch(url)
     return searches
 
 
-def _needs_full_stop(pattern: re.Pattern[str]) -> bool:
+def needs_full_stop(pattern: re.Pattern[str]) -> bool:
+    """Whether nothing without a full stop matches."""
     try:
         return all((r"\.", 0) in alternative.needs for alternative in alternatives(pattern))
     except UnknownPattern:
@@ -209,8 +210,11 @@ def _begins_at_start(branch: Any) -> bool:
 
 
 def _is_short_or_run(branch: Any) -> bool:
-    """Whether an alternative of a suffix pattern is short, or a run of one character such as `\\.\\.+$`."""
-    if branch.getwidth()[1] <= LONGEST_SUFFIX:
+    """Whether an alternative of a suffix pattern ends with the text, and is short or a run of one character: `\\.\\.+$`."""
+    shortest, longest = branch.getwidth()
+    if len(branch) == 0 or branch[len(branch) - 1] != (sre.AT, sre.AT_END) or shortest > LONGEST_SUFFIX:
+        return False
+    if longest <= LONGEST_SUFFIX:
         return True
     units = [list(av[2]) if op is sre.MAX_REPEAT else [(op, av)] for op, av in branch if op is not sre.AT]
     return all(unit == units[0] and len(unit) == 1 and unit[0][0] is sre.LITERAL for unit in units)

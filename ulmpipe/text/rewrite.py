@@ -19,6 +19,7 @@ from .rules import PreRule, scope_of
 from .scan import LEAD, REFUSED, TRAIL
 from .table import padded
 
+_PART_OF_A_ROW = re.compile(r"\w\s*$|\b(\w+)\W+\1\b")
 GUARD = "a"  # a line before and after the others: rules of scope `ends` may put something there
 
 
@@ -82,8 +83,8 @@ def rewrite(tail: Sequence[PreRule], lines: Lines, n_words: NDArray[np.int32] | 
             at_gap = at_gap or new
         else:
             new = new.apply(rule)
-    # A word that now ends a chunk may be the first of a row (engine.py).
-    late |= {k for k in lines.different(at_repeats).tolist() if re.search(r"\w\s*$", at_repeats[k])}
+    # A word that now ends a chunk may be the first of a row, and like words may make most of one (engine.py).
+    late |= {k for k in lines.different(at_repeats).tolist() if _PART_OF_A_ROW.search(at_repeats[k])}
     # Gap rules are run on the final gaps, so spaces around a chunk must have been there before them.
     refused = [k for k in at_gap.different(new).tolist() if pads_of(at_gap[k]) != pads_of(new[k])] if at_gap else []
     return Rewritten(new, at_repeats, sorted(late), refused)

@@ -39,8 +39,9 @@ class Scope:
     `ends`, as `chunk`, and it may strip white space from the ends of the text and put words there; `document`, anything.
     Post rules: `token`, it changes each token by itself; `ends`, it adds tokens at the ends; `document`, anything.
 
-    A `document` rule may name what it needs: it changes nothing where none of the strings `when` is in the text, or
-    where no word follows itself `repeats` times in a row.
+    A `document` rule may name what it needs: it changes nothing where none of the strings `when` is in the text; or
+    where no word comes `repeats` times in a row, with the same between them, all but the first or all but the last of
+    them with the same white-space-delimited surroundings.
     """
 
     sees: Literal["chunk", "gap", "ends", "token", "document"] = "document"

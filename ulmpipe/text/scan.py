@@ -1,6 +1,6 @@
 """The hot loop: UTF-8 bytes in, ids out. Cut at white space, look each chunk up, append its ids.
 
-    data, offsets (text of documents) + table (engine.py fills it) -> ids, offsets, what was seen in each document
+    data, offsets (text of documents) + table (chunks.py fills it) -> ids, offsets, what was seen in each document
 
 White space is what `str.isspace` says, and a gap is treated as spaCy treats it: one `' '` is no token, anything else is
 one. What is not in the table is added, unsettled, and the document is scanned again once it is known. Nothing here knows
@@ -42,7 +42,7 @@ AFTER_HEAD = 4  # added to BEGIN, END and BLANK in texts that the head rules hav
 # Flags of an entry, besides those of table.py, and of a document: those of all its entries.
 LEAD, TRAIL = 4, 8  # the rules put a space before, after the chunk
 BEGINS, ENDS = 16, 512  # it begins, ends with a token that a special case has after, before another one
-WORD = 32  # it holds a letter or digit
+WORD = 32  # it holds a word, as `\w` of regular expressions has it
 LATE = 64  # a document rule that comes after chunk rules could change it
 REWRITTEN = 128  # a chunk rule changes it
 REFUSED = 256  # its document is for the reference tokenizer
@@ -386,7 +386,7 @@ def join_keys(table, entries, out):
 
 @numba.njit(cache=True, nogil=True)
 def describe_keys(table, entries, marks):
-    """For each key: WORD where it holds a letter, digit or anything not ASCII, and how often a word in it ends.
+    """For each key: WORD where it holds a word, -1 where only what is not ASCII could be one; and how often a word ends.
 
     marks: (n, 2) int32, filled.
     """
@@ -399,6 +399,8 @@ def describe_keys(table, entries, marks):
             if (in_word and not is_word) or c >= 0x80:
                 n_words += 1
             in_word = is_word
-            if is_word or c >= 0x80:
+            if is_word:
                 has_word = WORD
+            elif c >= 0x80 and has_word == 0:
+                has_word = -1
         marks[k, 0], marks[k, 1] = has_word, n_words

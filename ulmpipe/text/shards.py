@@ -24,7 +24,7 @@ import numpy as np
 
 from ..durable import describe_file, fsync_file
 from ..errors import EngineMismatchError, UlmpipeError
-from ..lean import for_tokens_only
+from ..lean import for_tokens_only, is_for_tokens_only
 from .documents import Texts, read_texts
 from .pieces import Columns, Quarantined, ReadFunction
 from .source import Unit
@@ -86,16 +86,17 @@ def run_units(task: Callable[..., Any], calls: Iterable[tuple[Any, ...]], *, wor
     # max_nbytes=None: nothing goes through /dev/shm. batch_size=1: a unit is work enough for one message.
     options: dict[str, Any] = {"return_as": "generator_unordered", "batch_size": 1, "max_nbytes": None}
     pool = Parallel(n_jobs=workers, backend="loky", **options)
-    results = pool(delayed(_in_worker)(os.getpid(), task, call) for call in calls)
+    results = pool(delayed(_in_worker)(os.getpid(), is_for_tokens_only(), task, call) for call in calls)
     try:
         yield from cast(Iterator[Any], results)
     except TerminatedWorkerError as err:
         raise UlmpipeError("a worker process was killed, probably for memory: try fewer --workers") from err
 
 
-def _in_worker(parent: int, task: Callable[..., Any], call: tuple[Any, ...]) -> Any:
+def _in_worker(parent: int, tokens_only: bool, task: Callable[..., Any], call: tuple[Any, ...]) -> Any:
     die_with_parent(parent)
-    for_tokens_only()
+    if tokens_only:  # workers of another program may be given other work later
+        for_tokens_only()
     gc.freeze()  # spaCy and the tables of tokens stay: there is nothing in them to collect, again and again
     return task(*call)
 

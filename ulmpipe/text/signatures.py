@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from .boundaries import SpecialCases, without_special_cases
 from .classes import MASK_MIX, Classes
-from .patterns import UNBOUNDED
+from .patterns import UNBOUNDED, needs_full_stop
 from .table import (
     PAD_BYTES,
     SLOW,
@@ -125,6 +125,7 @@ class SignatureArrays(NamedTuple):
     mask_rows: NDArray[np.int64]
     merged: NDArray[np.int16]  # (n_masks, n_classes)
     is_letter: NDArray[np.bool_]  # (n_classes,)
+    url_needs_full_stop: bool
     cuts: Table  # signature -> Cuts, flattened
 
 
@@ -147,6 +148,8 @@ class Signatures:
         self.bare.url_match = None
         finders = (tokenizer.prefix_search, tokenizer.suffix_search, tokenizer.infix_finditer, tokenizer.token_match)
         self.classes = Classes([finder.__self__ for finder in finders if finder is not None])
+        url = tokenizer.url_match.__self__ if tokenizer.url_match else None
+        self.url_needs_full_stop = url is None or needs_full_stop(url)
         self.cuts = Memo()
         self.n_cut = 0
 
@@ -161,7 +164,7 @@ class Signatures:
         while True:
             self.cuts.make_room(entries=len(todo) + 2, key_bytes=2 * n_bytes)
             c, k = self.classes, self.cases
-            arrays = SignatureArrays(c.class_of, c.key_bits, np.array(c.reach, np.int64), np.array(c.letters, np.int64), c.n_letters, c.mask_slots, c.mask_rows, c.merged, c.is_letter, self.cuts.table)  # fmt: skip
+            arrays = SignatureArrays(c.class_of, c.key_bits, np.array(c.reach, np.int64), np.array(c.letters, np.int64), c.n_letters, c.mask_slots, c.mask_rows, c.merged, c.is_letter, self.url_needs_full_stop, self.cuts.table)  # fmt: skip
             n_ends = settle_chunks(chunks, entries, todo, arrays, k.rules.table, k.runs.table, k.most_tokens, key, words_of(key), status, masks, is_url, places, spans, ends, n_ends)  # fmt: skip
             todo = np.flatnonzero(status >= NEW_CHARACTER)
             if not len(todo):
@@ -398,8 +401,10 @@ def settle_chunks(chunks, entries, todo, s, rules, runs, most_tokens, key, key_w
         hit, look = find_special(numbers, key_places, chunks.arena, chunks.words, begin, rules)
         if hit < 0 and numbers[1] and is_url[k] < 0:
             url_places[k, 0], url_places[k, 1] = key_places[numbers[look]], key_places[numbers[look + 1]]
+            if not s.url_needs_full_stop:
+                status[k] = ASK_URL
             for i in range(begin + url_places[k, 0], begin + url_places[k, 1]):
-                if chunks.arena[i] == 0x2E:  # a URL has a full stop
+                if chunks.arena[i] == 0x2E:
                     status[k] = ASK_URL
                     break
             if status[k] == ASK_URL:

@@ -94,7 +94,7 @@ def find_key(table, k0, k1, data, begin, end):
         if own0 == k0:
             if own1 == k1 and not is_long:
                 return at
-            if is_long and own1 >> U32 == k1 >> U32 and same_bytes(table, np.int64(own1 & LOW32), data, begin, end):
+            if is_long and own1 >> U32 == k1 >> U32 and same_bytes(table, np.int64(own1 & LOW32) - 1, data, begin, end):
                 return at
         if own0 == 0 and own1 == 0:
             return -1 - at
@@ -132,7 +132,7 @@ def add_key(table, free, k0, k1, data, begin, end):
     table.starts[entry + 1] = n_bytes + n
     table.used[0], table.used[1] = entry + 1, n_bytes + n
     if (k1 >> U56) & LONG == LONG:
-        k1 |= np.uint64(entry)
+        k1 |= np.uint64(entry + 1)  # never that of a key which is looked for: its bytes must be compared
     table.slots[free, 0], table.slots[free, 1] = k0, k1
     table.slots[free, 2] = np.uint64(0)
     table.slots[free, 3] = np.uint64(SLOW | UNSETTLED) << U40

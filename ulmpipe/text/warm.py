@@ -7,6 +7,7 @@ with, the version of spaCy included, and it is checked before any kernel sees it
 """
 
 import json
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numba
 import numpy as np
 
+from .. import __version__
 from ..durable import write_bytes
 from ..errors import StoreError
 from .chunks import Chunks
 from .pieces import PAD_BYTES
-from .scan import BEGINS, ENDS, JOINED_CORE, LATE, LEAD, MAX_KEY_BYTES, REFUSED, REWRITTEN, TRAIL, WORD
+from .scan import BEGINS, CHUNK, ENDS, JOINED_CORE, LATE, LEAD, MAX_KEY_BYTES, REFUSED, REWRITTEN, TRAIL, WORD
 from .table import SLOW, copy_ids, find_or_add, flags_at, n_ids_at, set_ids, words_of
 from .tokenizer import TokenizerRecipe
 
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 FORMAT_VERSION = 1
-MAX_ENTRIES = 1 << 21  # in a file: what is there stays, and new ones are left out
+MAX_ENTRIES = 1 << 20  # in a file, half of what engine.MAX_BYTES holds: what is there stays, and new ones are left out
 FLAGS = SLOW | LEAD | TRAIL | BEGINS | ENDS | WORD | LATE | REWRITTEN | REFUSED
 COLUMNS = ("kind", "key", "flags", "begins", "ends", "tokens")
 
@@ -57,12 +59,17 @@ def dump(chunks: Chunks, recipe: TokenizerRecipe, path: Path, *, first: int = 0)
     _write(path, pa.Table.from_arrays(columns, COLUMNS), recipe, chunks.matrix)
 
 
+def made_with(recipe: TokenizerRecipe) -> dict[str, Any]:
+    """All that decides what is remembered: rules are code of ours, and Python's Unicode decides what a capital is."""
+    return {"recipe": recipe.to_json(), "ulmpipe": __version__, "unicode": unicodedata.unidata_version}
+
+
 def _write(path: Path, table: "pa.Table", recipe: TokenizerRecipe, matrix: np.ndarray) -> None:
     import pyarrow as pa
 
     described = {
         "format_version": FORMAT_VERSION,
-        "recipe": recipe.to_json(),
+        "made_with": made_with(recipe),
         "rows": table.num_rows,
         "matrix": [*matrix.shape, np.packbits(matrix).tobytes().hex()],
     }
@@ -89,7 +96,7 @@ def read(path: Path, recipe: TokenizerRecipe) -> tuple["pa.Table", np.ndarray]:
         _check(table, n_rows, n_columns)
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as err:
         raise StoreError(f"{path} is no file of --tables, or is damaged: {err}. Remove it") from err
-    if described["recipe"] != recipe.to_json():
+    if described["made_with"] != made_with(recipe):
         raise StoreError(f"{path} was made with other rules, another language or another spaCy: name another --tables")
     return table, matrix.reshape(n_rows, n_columns).astype(np.bool_)
 
@@ -107,10 +114,15 @@ def _check(table: "pa.Table", n_rows: int, n_columns: int) -> None:
     numbers = {name: table[name].to_numpy() for name in ("kind", "flags", "begins", "ends")}
     bounds = {"kind": JOINED_CORE + 1, "begins": n_columns, "ends": n_rows}
     is_wrong = any(numbers[name].min() < 0 or numbers[name].max() >= most for name, most in bounds.items())
-    if is_wrong or (numbers["flags"] & ~FLAGS).any() or any(column.null_count for column in table.columns):
+    n_nulls = (
+        sum(column.null_count for column in table.columns)
+        + pc.call_function("list_flatten", [table["tokens"]]).null_count
+    )
+    if is_wrong or (numbers["flags"] & ~FLAGS).any() or n_nulls:
         raise ValueError("it holds numbers out of their bounds")
-    if pc.call_function("max", [pc.call_function("binary_length", [table["key"]])]).as_py() > MAX_KEY_BYTES:
-        raise ValueError("it holds a key that is too long")
+    lengths = pc.call_function("binary_length", [table["key"]]).to_numpy()
+    if lengths.max() > MAX_KEY_BYTES or (lengths[numbers["kind"] == CHUNK] == 0).any():
+        raise ValueError("it holds a key that is empty or too long")
 
 
 def load(chunks: Chunks, recipe: TokenizerRecipe, path: Path) -> None:
