@@ -8,8 +8,9 @@ import reference
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ulmpipe.errors import ConfigError
 from ulmpipe.text import rules
-from ulmpipe.text.rules import PRESETS
+from ulmpipe.text.rules import PRESETS, scope, scope_of
 from ulmpipe.text.tokenizer import Tokenizer, TokenizerRecipe, build_spacy_tokenizer
 
 # What the rules look for, in pieces that make each other's patterns when they meet.
@@ -166,3 +167,9 @@ def test_specials_of_every_preset_stay_whole():
     for name, preset in PRESETS.items():
         comp = [t.text for t in build_spacy_tokenizer(preset, "en")(" ".join(preset.specials))]
         assert comp == list(preset.specials), name
+
+
+def test_scope_of_a_rule_is_one_of_those_there_are():
+    with pytest.raises(ConfigError, match="'sentence': expected one of chunk, gap"):
+        scope("sentence")
+    assert scope_of(str.lower).sees == "document" and scope_of(PRESETS["default"].pre[0]).when == ("<",)

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,12 +11,13 @@ import pytest
 from fuzz import texts
 
 from ulmpipe.config import TokenizeConfig
-from ulmpipe.errors import EngineMismatchError, SourceError
+from ulmpipe.errors import ConfigError, EngineMismatchError, SourceError
 from ulmpipe.tasks.tokenize import tokenize, tokenize_plan
 from ulmpipe.text import shards
 from ulmpipe.text.documents import Texts
 from ulmpipe.text.engine import FastTokenizer
 from ulmpipe.text.pieces import Columns
+from ulmpipe.text.rules import Rules
 from ulmpipe.text.shards import Job, merge_counts, number_unit, order_labels, run_units, tokenize_unit, verify_texts
 from ulmpipe.text.source import plan_files, plan_folder
 from ulmpipe.text.store import TokenStore
@@ -212,6 +214,15 @@ def test_tables_are_read_and_added_to(reviews: Path, tmp_path: Path, capsys: pyt
     assert "remembers" in capsys.readouterr().err
     tokenize(reviews, tmp_path / "c", workers=1)
     assert contents(tmp_path / "b") == contents(tmp_path / "c")
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [({"tables": "no/where/t.arrow"}, "folder does not exist"), ({"tables": "t", "custom_rules": Rules((), ())}, "rules of your own")],
+)  # fmt: skip
+def test_tables_that_can_not_be(reviews: Path, tmp_path: Path, options: dict[str, Any], reason: str):
+    with pytest.raises(ConfigError, match=reason):
+        tokenize(reviews, tmp_path / "out", **options)
 
 
 def test_language_without_rules_is_tokenized_by_the_reference(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

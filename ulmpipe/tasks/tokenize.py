@@ -131,6 +131,8 @@ def tokenize_plan(
         raise ConfigError(
             "--tables can't be used with rules of your own: nothing in the file would tell that they changed"
         )
+    if config.tables is not None and not Path(config.tables).absolute().parent.is_dir():
+        raise ConfigError(f"--tables {config.tables}: its folder does not exist: make it first")
     recipe = TokenizerRecipe(config.lang, custom_rules or config.rules)
     if vocab is None and config.vocab is not None:
         vocab = Vocab.load(Path(config.vocab))

@@ -17,6 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
+from ..errors import ConfigError
+
 UNK, PAD, BOS, EOS, FLD = "xxunk", "xxpad", "xxbos", "xxeos", "xxfld"
 TK_REP, TK_WREP, TK_UP, TK_MAJ = "xxrep", "xxwrep", "xxup", "xxmaj"
 
@@ -27,6 +29,7 @@ PreRule = Callable[[str], str]
 PostRule = Callable[[list[str]], list[str]]
 
 
+SCOPES = ("chunk", "gap", "ends", "token", "document")
 Rule = TypeVar("Rule", bound=Callable[..., Any])
 
 
@@ -50,7 +53,9 @@ class Scope:
 
 
 def scope(sees: Any, *, when: tuple[str, ...] = (), repeats: int = 0) -> Callable[[Rule], Rule]:
-    """Say how far a rule can see; see `Scope`."""
+    """Say how far a rule can see: "chunk", "gap", "ends", "token" or "document"; see `Scope`."""
+    if sees not in SCOPES:
+        raise ConfigError(f"a rule of scope {sees!r}: expected one of {', '.join(SCOPES)}")
 
     def mark(rule: Rule) -> Rule:
         setattr(rule, "scope", Scope(sees, when, repeats))  # noqa: B010

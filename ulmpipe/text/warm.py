@@ -95,7 +95,7 @@ def read(path: Path, recipe: TokenizerRecipe) -> tuple["pa.Table", np.ndarray]:
         table.validate(full=True)
         _check(table, n_rows, n_columns)
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as err:
-        raise StoreError(f"{path} is no file of --tables, or is damaged: {err}. Remove it") from err
+        raise StoreError(f"{path} is no file that --tables wrote, or is damaged: {err}. Name another") from err
     if described["made_with"] != made_with(recipe):
         raise StoreError(f"{path} was made with other rules, another language or another spaCy: name another --tables")
     return table, matrix.reshape(n_rows, n_columns).astype(np.bool_)
