@@ -41,7 +41,7 @@ from .scan import (
     scan,
 )
 from .signatures import SETTLED, Settled, Signatures
-from .table import PAD_BYTES, Memo, copy_ids, find, find_or_add, n_ids_at, padded, set_ids, words_of
+from .table import PAD_BYTES, Memo, copy_ids, find, find_or_add, n_ids_at, padded, set_ids, side_by_side, words_of
 from .tokenizer import Tokenizer
 
 SCRATCH_BYTES = 32_768  # for a gap with the spaces that rules put around it
@@ -238,17 +238,15 @@ class Chunks:
             is_fixed[k] = same(cores[k]) == same(again[k])
         is_fixed &= np.array([bool(core) for core in cores], np.bool_)
         fixed = np.flatnonzero(is_fixed)
-        data = [cores[k].encode() for k in fixed]
-        joined, offsets = padded(b"".join(data)), np.cumsum([0, *map(len, data)], dtype=np.int64)
+        joined, offsets = side_by_side([cores[k].encode() for k in fixed])
         ids, id_offsets, notes = self.scan(joined, offsets, np.zeros(len(fixed), np.uint8))
         links = np.zeros((len(cores), 2), np.int32)
         for k in fixed.tolist():  # its first and its last chunk are known by now
             parts = cores[k].split()
             links[k] = self.links[self._entry(parts[0])][0], self.links[self._entry(parts[-1])][1]
         others = np.flatnonzero(~is_fixed)
-        data = [cores[k].encode() for k in others]
-        other_offsets = np.cumsum([0, *map(len, data)], dtype=np.int64)
-        links[others] = self._links_of_texts(padded(b"".join(data)), other_offsets[:-1], other_offsets[1:])
+        joined, offsets = side_by_side([cores[k].encode() for k in others])
+        links[others] = self._links_of_texts(joined, offsets[:-1], offsets[1:])
         self._link(entries, flags, links)
         flags[fixed] |= notes[:, FLAGS] & REFUSED
         self.memo.set_all(entries[fixed], ids, id_offsets, flags[fixed])

@@ -22,7 +22,7 @@ from .chunks import Chunks, Unsupported
 from .pieces import PAD_BYTES
 from .rules import PreRule, Scope, scope_of
 from .scan import AFTER_HEAD, FLAGS, LATE, N_CHUNKS, N_JOINED, REFUSED, REWRITTEN, STREAK, find_literals, splice
-from .table import padded
+from .table import side_by_side
 from .tokenizer import Tokenizer, TokenizerRecipe
 
 MAX_BYTES = 256 << 20  # of the table of chunks; past it all of them are forgotten, before the next batch of texts
@@ -54,10 +54,10 @@ def join(first: Encoded, second: Encoded, is_second: NDArray[np.bool_]) -> Encod
 
 def with_others(data: NDArray[np.uint8], offsets: NDArray[np.int64], texts: list[bytes], is_other: NDArray[np.bool_]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:  # fmt: skip
     """Documents with `texts` in the place of those that `is_other` (n_docs,) says."""
-    other_offsets = np.cumsum([0, *map(len, texts)], dtype=np.int64)
+    others, other_offsets = side_by_side(texts)
     n_bytes = int(np.diff(offsets)[~is_other].sum() + other_offsets[-1])
     out, out_offsets = np.zeros(n_bytes + PAD_BYTES, np.uint8), np.zeros(len(offsets), np.int64)
-    splice(data, offsets, padded(b"".join(texts)), other_offsets, is_other, out, out_offsets)
+    splice(data, offsets, others, other_offsets, is_other, out, out_offsets)
     return out, out_offsets
 
 
@@ -161,8 +161,7 @@ class FastTokenizer:
 
     def encode_texts(self, texts: Sequence[str]) -> Encoded:
         """Ids of documents. Raises `UnicodeEncodeError` for a lone surrogate."""
-        data = [text.encode() for text in texts]
-        return self.encode_bytes(padded(b"".join(data)), np.cumsum([0, *map(len, data)], dtype=np.int64))
+        return self.encode_bytes(*side_by_side([text.encode() for text in texts]))
 
     def encode_bytes(self, data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> Encoded:
         """Ids of documents: d is `data[offsets[d]:offsets[d + 1]]`, valid UTF-8; `data` ends in `PAD_BYTES` bytes more."""

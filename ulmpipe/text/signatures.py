@@ -1,13 +1,13 @@
 """Settle a new chunk without spaCy: by another chunk that spaCy's patterns can't tell from it.
 
-    chunk -> character classes (patterns.py), long runs of letters cut short = its signature
+    chunk -> character classes (classes.py), long runs of letters cut short = its signature
           -> where affixes and infixes are cut off, found once for each signature -> the chunk's tokens
 
 Why this is exact: a regular expression compares characters with sets, and what it matches can't change when a character
 is replaced by one that every set it could use holds as well, or lacks as well. An alternative that needs a character the
 chunk has not (units need a digit, `'s` an apostrophe) can't match, so its sets do not count. An alternative looks at a
 bounded number of letters; in a longer run of them it sees the same letters everywhere. Special cases are compared by
-their own bytes. What is not proven so is left for spaCy (engine.py), and each signature's cuts are compared with spaCy's.
+their own bytes. What is not proven so is left for spaCy (chunks.py), and each signature's cuts are compared with spaCy's.
 """
 
 from dataclasses import dataclass
@@ -163,9 +163,9 @@ class Signatures:
         n_ends, todo = 0, np.arange(n)
         while True:
             self.cuts.make_room(entries=len(todo) + 2, key_bytes=2 * n_bytes)
-            c, k = self.classes, self.cases
+            c, cases = self.classes, self.cases
             arrays = SignatureArrays(c.class_of, c.key_bits, np.array(c.reach, np.int64), np.array(c.letters, np.int64), c.n_letters, c.mask_slots, c.mask_rows, c.merged, c.is_letter, self.url_needs_full_stop, self.cuts.table)  # fmt: skip
-            n_ends = settle_chunks(chunks, entries, todo, arrays, k.rules.table, k.runs.table, k.most_tokens, key, words_of(key), status, masks, is_url, places, spans, ends, n_ends)  # fmt: skip
+            n_ends = settle_chunks(chunks, entries, todo, arrays, cases.rules.table, cases.runs.table, cases.most_tokens, key, words_of(key), status, masks, is_url, places, spans, ends, n_ends)  # fmt: skip
             todo = np.flatnonzero(status >= NEW_CHARACTER)
             if not len(todo):
                 return Settled(status, spans, ends)

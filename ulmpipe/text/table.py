@@ -23,7 +23,7 @@ INLINE = 14  # bytes of a key that fit into a slot
 SLOW = 1  # its ids are in the pool: it has more than 3, or is to be handled with care
 UNSETTLED = 2  # its ids are not known yet
 
-U1, U8, U32, U40, U56 = (np.uint64(n) for n in (1, 8, 32, 40, 56))
+U1, U32, U40, U56 = (np.uint64(n) for n in (1, 32, 40, 56))
 LOW32, LOW16, LOW8 = np.uint64(0xFFFFFFFF), np.uint64(0xFFFF), np.uint64(0xFF)
 MIX_1, MIX_2 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F)
 LONG = np.uint64(15)
@@ -51,6 +51,11 @@ def words_of(data: NDArray[np.uint8]) -> NDArray[np.uint64]:
 def padded(data: bytes) -> NDArray[np.uint8]:
     """Bytes as an array with the padding that kernels read into."""
     return np.frombuffer(data + bytes(PAD_BYTES), np.uint8)
+
+
+def side_by_side(texts: Sequence[bytes]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Texts one after the other, padded, and their places: text k is `data[offsets[k]:offsets[k + 1]]`."""
+    return padded(b"".join(texts)), np.cumsum([0, *map(len, texts)], dtype=np.int64)
 
 
 # ---- kernels --------------------------------------------------------------------------------------------------------
@@ -225,13 +230,13 @@ def move_slots(old, old_entry_of, new, entry_of, slot_of):
 
 
 @numba.njit(cache=True, nogil=True)
-def add_settled(table, data, words, ends, ids, firsts):
-    """Add key k, `data[ends[k]:ends[k + 1]]`, with the ids `ids[firsts[k]:firsts[k + 1]]`, for all k."""
-    for k in range(len(ends) - 1):
+def add_settled(table, kinds, data, words, ends, ids, firsts, flags):
+    """Add key k, `data[ends[k]:ends[k + 1]]`, with `ids[firsts[k]:firsts[k + 1]]` and `flags[k]`, for all k; there is room."""
+    for k in range(len(kinds)):
         entry = table.used[0]
-        find_or_add(table, 0, data, words, ends[k], ends[k + 1])
+        find_or_add(table, kinds[k], data, words, ends[k], ends[k + 1])
         if table.used[0] > entry:
-            set_ids(table, entry, ids[firsts[k] :], firsts[k + 1] - firsts[k], 0)
+            set_ids(table, entry, ids[firsts[k] :], firsts[k + 1] - firsts[k], flags[k])
 
 
 # ---- the table that grows -------------------------------------------------------------------------------------------
@@ -295,12 +300,12 @@ class Memo:
 
     def add_all(self, keys: Sequence[bytes], ids: Sequence[Sequence[int]]) -> None:
         """Add keys that are not there yet, all of one kind, with their ids."""
-        data = padded(b"".join(keys))
-        ends = np.cumsum([0, *map(len, keys)])
+        data, ends = side_by_side(keys)
         firsts = np.cumsum([0, *map(len, ids)])
         self.make_room(entries=len(keys), key_bytes=len(data), ids=int(firsts[-1]))
         flat = np.array([i for own in ids for i in own], np.int32)
-        add_settled(self.table, data, words_of(data), ends, flat, firsts)
+        kinds, flags = np.zeros(len(keys), np.uint8), np.zeros(len(keys), np.int32)
+        add_settled(self.table, kinds, data, words_of(data), ends, flat, firsts, flags)
 
     def set_all(self, entries: NDArray[np.int64], ids: NDArray[np.int32], offsets: NDArray[np.int64], flags: NDArray[np.int64]) -> None:  # fmt: skip
         """Settle entries: k with `ids[offsets[k]:offsets[k + 1]]` and `flags[k]`."""

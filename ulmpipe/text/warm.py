@@ -21,7 +21,7 @@ from ..errors import StoreError
 from .chunks import Chunks
 from .pieces import PAD_BYTES
 from .scan import BEGINS, CHUNK, ENDS, JOINED_CORE, LATE, LEAD, MAX_KEY_BYTES, REFUSED, REWRITTEN, TRAIL, WORD
-from .table import SLOW, copy_ids, find_or_add, flags_at, n_ids_at, set_ids, words_of
+from .table import SLOW, add_settled, copy_ids, flags_at, n_ids_at, words_of
 from .tokenizer import TokenizerRecipe
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def load(chunks: Chunks, recipe: TokenizerRecipe, path: Path) -> None:
     key_offsets = np.frombuffer(offsets, np.int32)[: len(table) + 1].astype(np.int64)
     keys = np.frombuffer((data.to_pybytes() if data else b"") + bytes(PAD_BYTES), np.uint8)
     chunks.memo.make_room(entries=len(table) + 1, key_bytes=len(keys), ids=len(ids))
-    fill(chunks.memo.table, column["kind"].to_numpy(), keys, words_of(keys), key_offsets, ids, id_offsets - id_offsets[0], column["flags"].to_numpy())  # fmt: skip
+    add_settled(chunks.memo.table, column["kind"].to_numpy(), keys, words_of(keys), key_offsets, ids, id_offsets - id_offsets[0], column["flags"].to_numpy())  # fmt: skip
     chunks.matrix = matrix
     chunks.links = np.zeros((len(chunks.memo.table.slot_of), 2), np.int32)
     chunks.links[: len(table)] = np.stack([column["begins"].to_numpy(), column["ends"].to_numpy()], axis=1)
@@ -195,13 +195,3 @@ def gather(table, slots, ids):
     n = 0
     for k in range(len(slots)):
         n = copy_ids(table, slots[k], ids, n)
-
-
-@numba.njit(cache=True, nogil=True)
-def fill(table, kinds, keys, words, key_offsets, ids, id_offsets, flags):
-    """Add entries; the table has room."""
-    for k in range(len(kinds)):
-        entry = table.used[0]
-        find_or_add(table, kinds[k], keys, words, key_offsets[k], key_offsets[k + 1])
-        if table.used[0] > entry:
-            set_ids(table, entry, ids[id_offsets[k] :], id_offsets[k + 1] - id_offsets[k], flags[k])
