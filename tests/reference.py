@@ -163,3 +163,58 @@ def fastai2_text(x: str) -> str:
 def fastai2_tokens(tokens: list[str]) -> list[str]:
     """fastai 2's `defaults.text_postproc_rules`."""
     return [t.replace(" ", "▁") for t in tokens]
+
+
+# ---- pictures -------------------------------------------------------------------------------------------------------
+
+
+def crop_resize(pictures, boxes, flips, gains, shifts, size):
+    """Each output pixel on its own: all pixels of the picture, weighted by a triangle around the place it comes from."""
+    side = pictures.shape[1]
+    out = np.zeros((len(pictures), size, size, 3))
+    for b, picture in enumerate(pictures.astype(np.float64)):
+        top, left, height, width = (float(edge) for edge in boxes[b])
+        for y in range(size):
+            rows = triangle(top + (y + 0.5) * height / size, height / size, side)
+            for x in range(size):
+                columns = triangle(left + (x + 0.5) * width / size, width / size, side)
+                value = sum(rows[i] * columns[j] * picture[i, j] for i in range(side) for j in range(side))
+                out[b, y, size - 1 - x if flips[b] else x] = value * gains[b] + shifts[b]
+    return out
+
+
+def triangle(center: float, scale: float, side: int) -> list[float]:
+    weights = [max(0.0, 1 - abs(pixel + 0.5 - center) / max(1.0, scale)) for pixel in range(side)]
+    return [weight / sum(weights) for weight in weights]
+
+
+def lesson_label_smoothing(pred, target, eps: float, reduction: str):
+    """fast.ai's lesson 10b: lin_comb(sum(-logp) / C, nll, eps). Arrays of numpy."""
+    log_p = pred - np.log(np.exp(pred).sum(1, keepdims=True))
+    uniform = -log_p.sum(1) / pred.shape[1]
+    nll = -log_p[np.arange(len(target)), target]
+    loss = eps * uniform + (1 - eps) * nll
+    return {"mean": loss.mean(), "sum": loss.sum(), "none": loss}[reduction]
+
+
+def xresnet_parameters(blocks: list[int], expansion: int, stem: list[int], c_out: int) -> int:
+    """Weights of every convolution, two numbers a channel of every batch norm, and the linear layer with its bias."""
+
+    def conv_and_norm(n_in: int, n_out: int, kernel: int) -> int:
+        return n_in * n_out * kernel * kernel + 2 * n_out
+
+    total, n_in = 0, 3
+    for width in stem:
+        total += conv_and_norm(n_in, width, 3)
+        n_in = width
+    for n_blocks, width in zip(blocks, [64, 128, 256, 512], strict=True):
+        for _ in range(n_blocks):
+            n_out = width * expansion
+            if expansion == 1:
+                total += conv_and_norm(n_in, width, 3) + conv_and_norm(width, width, 3)
+            else:
+                total += conv_and_norm(n_in, width, 1) + conv_and_norm(width, width, 3) + conv_and_norm(width, n_out, 1)
+            if n_in != n_out:
+                total += conv_and_norm(n_in, n_out, 1)
+            n_in = n_out
+    return total + n_in * c_out + c_out

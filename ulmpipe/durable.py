@@ -112,6 +112,25 @@ def staging(folder: Path) -> Iterator[Path]:
         shutil.rmtree(stage, ignore_errors=True)
 
 
+@contextmanager
+def publishing(folder: Path, kind: str, format_version: int) -> Iterator[Path]:
+    """Give a staging folder; when the block ends well, its files take their places in `folder`, the manifest last.
+
+    An older manifest goes first: from then on, until all is done, the folder is none of its kind.
+    """
+    with staging(folder) as stage:
+        yield stage
+        files = {}
+        for path in sorted(stage.iterdir()):
+            fsync_file(path)
+            files[path.name] = describe_file(path)
+        (folder / MANIFEST).unlink(missing_ok=True)
+        for name in files:
+            os.replace(stage / name, folder / name)
+        fsync_folder(folder)
+    write_json(folder / MANIFEST, {"kind": kind, "format_version": format_version, "files": files})
+
+
 def check_output(folder: Path, *, expected: str, also: Container[str] = ()) -> None:
     """Refuse to write into a folder that holds something else than an `expected` kind of output.
 

@@ -19,6 +19,7 @@ from ulmpipe.tasks.model_folder import Pretrained
 from ulmpipe.tasks.pretrain import pretrain
 from ulmpipe.tasks.tokenize import tokenize
 from ulmpipe.text.store import TokenStore
+from ulmpipe.train import Progress
 
 SHORT = {**TINY_CLASSIFIER, "max_steps": 4, "epochs": 1, "batch_size": 64}
 
@@ -190,8 +191,7 @@ def test_stopped_training_is_refused_then_resumed(
 def interrupt_in(phase: str, patch: pytest.MonkeyPatch):
     """An `after_epoch` that ends the run in a phase, before its last checkpoint."""
     begun: list[str] = []
-    progress = task.run_phases.__globals__["Progress"]
-    patch.setattr("ulmpipe.tasks.phases.Progress", lambda name: begun.append(name) or progress(name))
+    patch.setattr("ulmpipe.train.phases.Progress", lambda name: begun.append(name) or Progress(name))
 
     def after_epoch(self: object, learn: object) -> None:
         if begun[-1] == phase:

@@ -22,7 +22,6 @@ from ulmpipe.tasks.model_folder import (
     Pretrained,
     build_model,
     newest_language_model,
-    pick_device,
     read_model_manifest,
 )
 from ulmpipe.text.rules import Rules
@@ -229,27 +228,3 @@ def test_custom_rules_must_be_given_again(trained: Trained):
     with pytest.raises(ConfigError, match=r"rules of your own \(builtins.str.lower\)"):
         model.tokenizer()
     assert model.tokenizer(Rules(pre=(str.lower,), post=())).tokenize("A") == ["a"]
-
-
-def test_pick_device(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    assert pick_device("auto") == pick_device("cpu") == torch.device("cpu")
-    with pytest.raises(ConfigError, match="there are 0 CUDA devices here, use --device cpu"):
-        pick_device("cuda:0")
-
-
-@pytest.mark.parametrize("device", ["gpu", "mps", "meta", "xla", "cuda:x", "cuda:-1", "", "cpu0", "CPU"])
-def test_pick_device_knows_cpu_and_cuda_only(device: str):
-    with pytest.raises(ConfigError, match=f"^--device {device} is unknown: expected auto, cpu, cuda or cuda:0, cuda:1"):
-        pick_device(device)
-
-
-def test_pick_device_counts_the_cuda_devices(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert pick_device("auto") == pick_device("cuda") == torch.device("cuda")
-    assert pick_device("cuda:1") == torch.device("cuda:1")
-    for device in ("cuda:2", "cuda:9"):
-        with pytest.raises(ConfigError, match=f"--device {device}: there are 2 CUDA devices here"):
-            pick_device(device)

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from ..config import TokenizeConfig, TrainConfig, flag_name, pick
+from ..config import TokenizeConfig, TrainConfig
 from ..errors import ConfigError, SourceError, VocabMismatchError
+from ..options import flag_name, pick
 from ..text.batches import IntArray
 from ..text.named import find_split, is_name
 from ..text.pieces import Columns

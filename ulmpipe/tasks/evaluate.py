@@ -7,9 +7,10 @@ from typing import Any
 
 from torch.nn import functional as F
 
-from ..config import ReadConfig, TokenizeConfig, make_config
+from ..config import ReadConfig, TokenizeConfig
 from ..errors import SourceError
 from ..models import LanguageModel
+from ..options import make_config
 from ..text.batches import ClassifierBatches, Docs, LMBatches
 from ..text.rules import Rules
 from ..text.source import without_labels
@@ -25,8 +26,9 @@ from ..train import (
     f1_scores,
     perplexity,
 )
+from ..train.device import pick_device
 from .corpus import check_same_vocab, numbered_store, recipe_options
-from .model_folder import CLASSIFIER, Pretrained, pick_device
+from .model_folder import CLASSIFIER, Pretrained
 from .phases import language_model_loss
 from .tokenize import plan_source, source_name
 

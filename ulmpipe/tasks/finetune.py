@@ -12,15 +12,16 @@ from typing import Any
 import numpy as np
 from torch.nn import functional as F
 
-from ..config import FinetuneConfig, make_config
+from ..config import FinetuneConfig
 from ..console import log
 from ..durable import check_output, locked, read_json
 from ..errors import ConfigError, SourceError, UlmpipeError
 from ..models import CLASSIFIER_DROPOUTS, LM_DROPOUTS, SIZES, Dropouts, LanguageModel, TextClassifier, scaled_dropouts
 from ..models.transfer import classifier_groups, load_encoder, transfer_language_model
+from ..options import make_config
 from ..text.batches import ClassifierBatches, Docs, IntArray
 from ..text.rules import Rules
-from ..train import Learner, accuracy, discriminative
+from ..train import Learner, Phase, accuracy, check_finished, check_resume, discriminative, pick_device
 from ..train.metrics import finite_row
 from .corpus import Corpus, check_same_vocab, open_corpus
 from .model_folder import (
@@ -31,18 +32,14 @@ from .model_folder import (
     Pretrained,
     left_behind,
     newest_language_model,
-    pick_device,
 )
 from .phases import (
-    Phase,
-    check_finished,
     check_machine,
-    check_resume,
     common_callbacks,
     language_model_learner,
-    run_phases,
     seed_everything,
     smaller_for_few,
+    train_phases,
 )
 from .tokenize import source_name
 
@@ -81,7 +78,7 @@ def finetune(
     check_output(out, expected=CLASSIFIER, also=(LM_FOLDER, *left_behind(out)))
     _check_own_language_model(out / LM_FOLDER)
     check_machine(config)
-    check_resume(config, out, out / LM_FOLDER)
+    check_resume(config.resume, out, out / LM_FOLDER)
     dropouts = scaled_dropouts(LM_DROPOUTS, config.drop_mult)
     classifier_dropouts = scaled_dropouts(CLASSIFIER_DROPOUTS, config.classifier_drop_mult)
     if config.stage != "lm" and config.batch_size < 2:
@@ -180,7 +177,7 @@ def _tune_language_model(
         log(f"{share:.1%} of {len(vocab):,} words carried over from {start.folder}; the others begin as their mean")
     learn = language_model_learner(model, corpus, config)
     phases = _language_model_phases(config, len(learn.groups), tuned=start is not None)
-    row = run_phases(learn, phases, out, config, corpus)
+    row = train_phases(learn, phases, out, config, corpus)
     trained = {"task": LM_TASK, **about, "share_mapped": share, "results": finite_row(row)}
     lm = Pretrained(LANGUAGE_MODEL, model, vocab, corpus.store.manifest["recipe"], settings, [], trained)
     lm.save_pretrained(out)
@@ -231,7 +228,7 @@ def _train_classifier(
     model = TextClassifier(**settings, **dropouts)
     load_encoder(model, lm.model.state_dict())
     learn = classifier_learner(model, corpus, chosen, config)
-    row = run_phases(learn, classifier_phases(config, len(learn.groups)), out, config, corpus)
+    row = train_phases(learn, classifier_phases(config, len(learn.groups)), out, config, corpus)
     _compare_with_chance(row["accuracy"], corpus)
     trained = {"task": "finetune", **about, "n_labels": len(chosen), "max_tokens": config.max_tokens}
     trained["results"] = finite_row(row)

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
@@ -19,15 +18,14 @@ from ..durable import (
     MANIFEST,
     check_files,
     check_keys,
-    describe_file,
     manifest_kind,
+    publishing,
     read_json,
     read_manifest,
-    staging,
     write_bytes,
     write_json,
 )
-from ..errors import ConfigError, StoreError, VocabMismatchError
+from ..errors import StoreError, VocabMismatchError
 from ..models import LanguageModel, TextClassifier
 from ..text.rules import Rules
 from ..text.tokenizer import Tokenizer, TokenizerRecipe
@@ -67,16 +65,11 @@ class Pretrained:
             "vocab_sha256": self.vocab.sha256,
             "trained": self.trained,
         }
-        with staging(folder) as stage:
+        with publishing(folder, self.kind, FORMAT_VERSION) as stage:
             state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.model.state_dict().items()}
             write_bytes(stage / WEIGHTS_FILE, save(state))
             self.vocab.save(stage / VOCAB_FILE)
             write_json(stage / CONFIG_FILE, config)
-            files = {name: describe_file(stage / name) for name in FILES}
-            (folder / MANIFEST).unlink(missing_ok=True)  # from here on an older model in the folder is none any more
-            for name in files:
-                (stage / name).replace(folder / name)
-        write_json(folder / MANIFEST, {"kind": self.kind, "format_version": FORMAT_VERSION, "files": files})
 
     @classmethod
     def from_pretrained(cls, folder: Path | str, *, device: str = "cpu") -> "Pretrained":
@@ -141,20 +134,3 @@ def newest_language_model(folder: Path = MODELS_FOLDER) -> Path | None:
             if (config.parent / MANIFEST).exists() and value["kind"] == LANGUAGE_MODEL:
                 found.append((config.stat().st_mtime, config.parent))
     return max(found)[1] if found else None
-
-
-def pick_device(device: str) -> torch.device:
-    """`auto` is a GPU where there is one. Raises `ConfigError` for a device that is not here."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        picked = torch.device(device)
-    except RuntimeError:
-        picked = None
-    if picked is None or picked.type not in ("cpu", "cuda"):
-        raise ConfigError(f"--device {device} is unknown: expected auto, cpu, cuda or cuda:0, cuda:1, ...")
-    if picked.type == "cuda" and (picked.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(
-            f"--device {device}: there are {torch.cuda.device_count()} CUDA devices here, use --device cpu"
-        )
-    return picked

@@ -11,8 +11,9 @@ from ..text.batches import Docs
 from ..text.engine import usable_engine
 from ..text.rules import Rules
 from ..text.tokenizer import TokenizerRecipe
+from ..train.device import pick_device
 from .evaluate import classifier_batches, classifier_reader
-from .model_folder import CLASSIFIER, Pretrained, pick_device
+from .model_folder import CLASSIFIER, Pretrained
 
 CHUNK_TEXTS = 1024  # texts that are predicted together: bounds memory however many there are
 

@@ -8,15 +8,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..config import PretrainConfig, make_config
+from ..config import PretrainConfig
 from ..console import log
 from ..durable import check_output, locked
 from ..models import LM_DROPOUTS, SIZES, LanguageModel, scaled_dropouts
+from ..options import make_config
 from ..text.rules import Rules
+from ..train import Phase, check_resume
 from ..train.metrics import finite_row, perplexity
 from .corpus import open_corpus
 from .model_folder import LANGUAGE_MODEL, MODELS_FOLDER, Pretrained, left_behind
-from .phases import Phase, check_machine, check_resume, language_model_learner, run_phases, seed_everything
+from .phases import check_machine, language_model_learner, seed_everything, train_phases
 from .tokenize import source_name
 
 LR = 5e-3  # lesson 12's
@@ -48,7 +50,7 @@ def pretrain(
     out = Path(out) if out is not None else MODELS_FOLDER / f"{source_name(str(source))}-lm"
     check_output(out, expected=LANGUAGE_MODEL, also=left_behind(out))
     check_machine(config)
-    check_resume(config, out)
+    check_resume(config.resume, out)
     dropouts = scaled_dropouts(LM_DROPOUTS, config.drop_mult)
     begin_s = time.monotonic()
     with locked(out):
@@ -63,7 +65,7 @@ def pretrain(
         learn = language_model_learner(model, corpus, config)
         lrs = (config.lr or LR,) * len(learn.groups)
         phases = [Phase("pretrain", config.epochs, lrs, max_steps=config.max_steps)]
-        last = run_phases(learn, phases, out, config, corpus)
+        last = train_phases(learn, phases, out, config, corpus)
         trained = {"task": "pretrain", "source": str(source), "options": asdict(config), "results": finite_row(last)}
         recipe = corpus.store.manifest["recipe"]
         Pretrained(LANGUAGE_MODEL, model, vocab, recipe, settings, [], trained).save_pretrained(out)

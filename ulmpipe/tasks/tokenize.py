@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..config import TokenizeConfig, make_config
+from ..config import TokenizeConfig
 from ..console import log, progress
 from ..durable import MANIFEST, check_output, describe_file, fsync_folder, locked, staging, write_json
 from ..errors import ConfigError, SourceError, StoreError
+from ..options import make_config
 from ..text.named import HUB, PACKAGED, find_split, is_name
 from ..text.pieces import FORMATS, Columns, Quarantined, ReadFunction
 from ..text.rules import Rules

@@ -6,7 +6,8 @@
     precision.py   autocast and fp16                    guard.py      a loss that is no number
     metrics.py     numbers, the history                 progress.py   what is seen while it runs
     checkpoint.py  save and resume                      interrupt.py  Ctrl-C and SIGTERM
-    lr_find.py     a learning rate to begin with
+    lr_find.py     a learning rate to begin with        phases.py     one cycle after another, resumed
+    device.py      CPU or GPU
 
 Knows nothing of text, models or tasks.
 """
@@ -14,13 +15,15 @@ Knows nothing of text, models or tasks.
 from .batches import Batch, Batches, FixedBatches
 from .callback import EVENTS, Callback, CancelBatch, CancelEpoch, CancelFit, CancelStep, DebugCallback
 from .checkpoint import Checkpoint, latest_checkpoint, load_checkpoint, save_checkpoint
+from .device import pick_device
 from .guard import FiniteLoss
 from .interrupt import Interrupted, StopSignal
 from .learner import Learner
 from .lr_find import LRCurve
 from .metrics import Metrics, accuracy, confusion_matrix, f1_macro, f1_scores, perplexity
 from .params import adam, discriminative, freeze_to, param_groups
-from .precision import MixedPrecision, Precision, check_precision
+from .phases import Phase, check_finished, check_resume, run_phases
+from .precision import MixedPrecision, Precision, check_precision, pick_precision
 from .progress import MetricsLog, Progress
 from .regularize import GradientClip, ResetState, RNNRegularizer, activation_reg, temporal_activation_reg
 from .schedule import (
@@ -55,6 +58,7 @@ __all__ = [
     "MetricsLog",
     "MixedPrecision",
     "ParamScheduler",
+    "Phase",
     "Precision",
     "Progress",
     "RNNRegularizer",
@@ -67,7 +71,9 @@ __all__ = [
     "anneal_exp",
     "anneal_linear",
     "anneal_no",
+    "check_finished",
     "check_precision",
+    "check_resume",
     "combine_scheds",
     "confusion_matrix",
     "discriminative",
@@ -79,6 +85,9 @@ __all__ = [
     "one_cycle",
     "param_groups",
     "perplexity",
+    "pick_device",
+    "pick_precision",
+    "run_phases",
     "save_checkpoint",
     "slanted_triangular",
     "temporal_activation_reg",

@@ -35,13 +35,18 @@ for T in (1, 17, 32):
         loss = decoder(lstm(torch.randn(16, T, 256))[0]).float().square().mean()
     loss.backward()
 assert torch.isfinite(loss)
+conv = torch.nn.Conv2d(16, 32, 3, stride=2).to(memory_format=torch.channels_last)
+with torch.autocast("cpu", dtype=torch.bfloat16):
+    loss = conv(torch.randn(4, 16, 25, 25).to(memory_format=torch.channels_last)).float().square().mean()
+loss.backward()
+assert torch.isfinite(loss)
 """
 
 
 def check_precision(precision: str, device: torch.device | str) -> None:
     """Raise `ConfigError` when `precision` cannot be used on `device`.
 
-    On a CPU fp16 is refused, and bf16 is allowed only after a few LSTM and matrix products have survived in a child
+    On a CPU fp16 is refused, and bf16 is allowed only after a few LSTM, matrix products and convolutions have survived in a child
     process (once a process, some seconds): they ended in an illegal instruction on a machine that announces AMX.
     """
     device = torch.device(device)
@@ -53,6 +58,21 @@ def check_precision(precision: str, device: torch.device | str) -> None:
         raise ConfigError(f"bf16 does not work on this processor ({failure}): use --precision fp32")
     if device.type == "cuda" and precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise ConfigError("bf16 needs a GPU of compute capability 8.0 or higher: use --precision fp16")
+
+
+def pick_precision(precision: str, device: torch.device) -> Precision:
+    """Return what `auto` means on a device: bf16 where it has instructions for it, else fp16 on a GPU, fp32 on a CPU.
+
+    Any other is checked, and returned as it is.
+    """
+    if precision != "auto":
+        check_precision(precision, device)
+        return precision  # pyright: ignore[reportReturnType]
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    capabilities = torch.cpu.get_capabilities()
+    has_bf16 = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
+    return "bf16" if has_bf16 and _probe_cpu_bf16() is None else "fp32"
 
 
 @cache

@@ -1,0 +1,112 @@
+"""What every command line of ours does: flags from the fields of a config, one JSON object, one line for an error, exit codes.
+
+cli.py, and `vision`, hold the commands; this is the skin around them.
+"""
+
+import inspect
+import json
+import math
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, fields
+from typing import Annotated, Any
+
+import typer
+
+from .console import log
+from .errors import FAILED, QUARANTINED, TERMINATED, UlmpipeError
+from .options import flag_name
+
+SWALLOWED_S = 5.0  # after so long an interrupt that had no effect (an import can catch it) is raised again
+
+
+def with_options(kind: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the flags of a config: its `options` argument becomes one keyword for each field."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != "options"]
+        flags = [_parameter(field) for field in fields(kind)]
+        names = {field.name for field in fields(kind)}
+
+        def run(**given: Any) -> None:
+            options = {name: given.pop(name) for name in names}
+            command(**given, options=options)
+
+        run.__name__, run.__doc__ = command.__name__, command.__doc__
+        signature = inspect.Signature([*own, *flags])
+        run.__signature__ = signature  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
+        return run
+
+    return decorate
+
+
+def _parameter(field: Any) -> inspect.Parameter:
+    flag = flag_name(field)
+    choices = field.metadata["choices"]
+    help = field.metadata["help"] + (f" ({', '.join(choices)})" if choices else "")
+    declared = f"{flag}/--no-{flag[2:]}" if field.type in (bool, bool | None) else flag
+    annotation = Annotated[field.type, typer.Option(declared, help=help)]
+    return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=annotation)
+
+
+def print_json(value: Any) -> None:
+    """One JSON object on one line of stdout; JSON knows neither NaN nor infinity, they become null."""
+    finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in value.items()}
+    typer.echo(json.dumps(finite, ensure_ascii=False, allow_nan=False))
+
+
+def finish(result: Any, lines: Any, *, as_json: bool, n_quarantined: int = 0) -> None:
+    """Print a result, and end with exit code 3 where inputs were quarantined."""
+    if as_json:
+        print_json(result if isinstance(result, dict) else asdict(result))
+    else:
+        for line in lines:
+            typer.echo(line)
+    if n_quarantined:
+        log(f"{n_quarantined} inputs were quarantined, the rest was read")
+        raise typer.Exit(QUARANTINED)
+
+
+def _terminate(signum: int, frame: object) -> None:
+    raise SystemExit(TERMINATED)
+
+
+def _interrupt(signum: int, frame: object) -> None:
+    """Ctrl-C outside of a training (which has its own): say so, and ask again later where a library has swallowed it."""
+    sys.stderr.write("\nulmpipe: interrupted\n")
+    signal.signal(signal.SIGALRM, _interrupt)
+    signal.setitimer(signal.ITIMER_REAL, SWALLOWED_S)
+    raise KeyboardInterrupt
+
+
+def run(app: Callable[[], None], name: str, resumable: Sequence[str] = ()) -> None:
+    """Run a command line; an error that a user can cause becomes one line and an exit code (errors.py).
+
+    `name` begins each line. `resumable` are the commands that take `--resume`.
+    """
+    signal.signal(signal.SIGTERM, _terminate)  # as Ctrl-C: blocks are left, staging folders removed
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # which a shell sets for a job in the background
+        signal.signal(signal.SIGINT, _interrupt)
+    try:
+        app()
+    except UlmpipeError as err:
+        fail(name, str(err), err.exit_code)
+    except OSError as err:  # a full disk, a folder that can't be written
+        fail(name, str(err), FAILED)
+    except BaseException as err:
+        if not (exit_code := getattr(err, "exit_code", None)):
+            raise
+        hint = ""  # train.Interrupted
+        if sys.argv[1:2] and sys.argv[1] in resumable:
+            resume = [] if "--resume" in sys.argv else ["--resume"]
+            hint = f"; go on with: {name} {shlex.join([*sys.argv[1:], *resume])}"
+        fail(name, f"{err}, a checkpoint was written{hint}", exit_code)
+
+
+def fail(name: str, message: str, exit_code: int) -> None:
+    """One line on stderr, and out."""
+    sys.stderr.write(f"{name}: {' '.join(message.split())}\n")
+    sys.exit(exit_code)

@@ -1,0 +1,72 @@
+"""Options: the fields of a frozen dataclass, each a flag, a keyword of a Python function, and what is saved.
+
+config.py, and `vision`, hold the dataclasses; here is how a field is described, checked and named. Knows no command.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import Field, asdict, field, fields
+from difflib import get_close_matches
+from typing import Any, TypeVar
+
+from .errors import ConfigError
+
+Config = TypeVar("Config")
+
+# What may be expected of a number; the words stand in the message.
+BOUNDS: dict[str, Callable[[float], bool]] = {
+    "more than 0": lambda value: value > 0,
+    "0 or more": lambda value: value >= 0,
+    "0 to 1": lambda value: 0 <= value <= 1,
+    "between 0 and 1": lambda value: 0 < value < 1,
+}
+
+
+def option(default: Any, help: str, *, choices: tuple[str, ...] = (), flag: str = "", bound: str = "") -> Any:
+    """A field with the help text of its flag; `flag` where the flag's name is not the field's, `bound` one of `BOUNDS`."""
+    return field(default=default, metadata={"help": help, "choices": choices, "flag": flag, "bound": bound})
+
+
+def make_config(kind: type[Config], options: Mapping[str, Any]) -> Config:
+    """Build a config from options by name. Raises `ConfigError` listing every unknown name and every bad value at once."""
+    known = {f.name: f for f in fields(kind)}  # pyright: ignore[reportArgumentType]
+    wrong = [_unknown(name, known) for name in options if name not in known]
+    wrong += [reason for name, value in options.items() if name in known and (reason := _bad_value(known[name], value))]
+    if wrong:
+        raise ConfigError("; ".join(wrong))
+    return kind(**options)
+
+
+def _unknown(name: str, known: Mapping[str, Field[Any]]) -> str:
+    nearest = get_close_matches(name, known, n=1)
+    return f"unknown option {name!r}" + (
+        f", did you mean {nearest[0]!r}?" if nearest else f", known: {', '.join(known)}"
+    )
+
+
+def _bad_value(option: Field[Any], value: Any) -> str:
+    """Why a value can't be, or an empty string."""
+    flag = flag_name(option)
+    if not isinstance(value, option.type) and not (isinstance(value, int) and option.type in (float, float | None)):  # pyright: ignore[reportArgumentType]
+        return f"{flag} is {value!r}, expected {getattr(option.type, '__name__', option.type)}"
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"{flag} is {value}, expected a finite number"
+    if choices := option.metadata["choices"]:
+        return "" if value in choices else f"{flag} is {value!r}, expected one of {', '.join(choices)}"
+    if value is None:
+        return ""
+    bound = option.metadata["bound"]
+    if bound and not BOUNDS[bound](value):
+        return f"{flag} is {value}, expected {bound}"
+    return ""
+
+
+def flag_name(option: Field[Any]) -> str:
+    """`--batch-size` for the field `batch_size`."""
+    return "--" + (option.metadata["flag"] or option.name).replace("_", "-")
+
+
+def pick(kind: type[Config], config: Any) -> Config:
+    """The part of a larger config that belongs to `kind`: the tokenize options of a finetune config, for instance."""
+    values = asdict(config)
+    return kind(**{f.name: values[f.name] for f in fields(kind)})  # pyright: ignore[reportArgumentType]

@@ -1,0 +1,119 @@
+"""Phases: a training is a list of them, each one cycle over some of the parameter groups; a checkpoint knows its phase.
+
+Gradual unfreezing, the frozen and the free epoch of a tuned language model, a new head on a network of pictures, and a
+plain training are all such lists. Which phases there are is up to the tasks.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..console import log
+from ..durable import MANIFEST, read_json
+from ..errors import ConfigError, UlmpipeError
+from .checkpoint import Checkpoint, latest_checkpoint
+from .interrupt import StopSignal
+from .learner import Learner
+from .progress import MetricsLog, Progress
+
+PCT_START = 0.3  # of a phase, in which the learning rate rises
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One cycle. `freeze_to` as in `Learner.freeze_to`: 0 trains all groups, -1 the last one."""
+
+    name: str
+    n_epochs: int
+    lrs: tuple[float, ...]  # highest learning rate of each group, lowest layers first
+    freeze_to: int = 0
+    max_steps: int | None = None
+
+
+def run_phases(
+    learn: Learner,
+    phases: Sequence[Phase],
+    out: Path,
+    *,
+    options: Mapping[str, Any],
+    resume: bool = False,
+    checkpoint_steps: int | None = None,
+    **cycle: Any,
+) -> dict[str, float]:
+    """Run phases one after the other, with checkpoints in `out`; with `resume` from where the last one was written.
+
+    `options` are those that a resumed training must share; `cycle` are arguments of `fit_one_cycle`. Returns the last
+    epoch's row of numbers, with `targets_per_s` over all training of this run. A phase without epochs is left out; where
+    no other is left, the numbers are those of the model as it is.
+    """
+    phases = [phase for phase in phases if phase.n_epochs > 0]
+    resume_path, first = _find_resume(phases, options, out) if resume else _start_over(out)
+    n_targets = training_s = 0.0
+    for number, phase in enumerate(phases[first:], first):
+        learn.freeze_to(phase.freeze_to)
+        checkpoint = Checkpoint(out, every_steps=checkpoint_steps, extra={"phase": phase.name, "options": options})
+        learn.fit_one_cycle(
+            phase.n_epochs,
+            phase.lrs,
+            max_steps=phase.max_steps,
+            callbacks=[
+                Progress(phase.name),
+                MetricsLog(out / "metrics.jsonl", extra={"phase": phase.name}),
+                checkpoint,
+                StopSignal(checkpoint),
+            ],
+            resume=resume_path if number == first else None,
+            **{"pct_start": PCT_START, **cycle},
+        )
+        training_s += sum(row["seconds"] for row in learn.history)
+        n_targets += sum(row["seconds"] * row["targets_per_s"] for row in learn.history)
+    last = learn.history[-1] if phases else learn.validate()
+    return {**last, "targets_per_s": n_targets / max(training_s, 1e-9)}
+
+
+def check_finished(out: Path) -> None:
+    """Raise `UlmpipeError` where `out` holds a training that could still be resumed."""
+    checkpoints = sorted(out.glob("checkpoint-*"))
+    if checkpoints and not (out / MANIFEST).exists():
+        raise UlmpipeError(
+            f"{out} holds a training that did not finish: go on with --resume, or remove {checkpoints[0]}"
+        )
+
+
+def check_resume(resume: bool, *folders: Path) -> None:
+    """Say that a finished model is replaced; raise `ConfigError` where `--resume` finds no checkpoint in any folder."""
+    if resume and not any(path for folder in folders for path in folder.glob("checkpoint-*")):
+        raise ConfigError(
+            f"{folders[0]} has no checkpoint to resume from: check the spelling of -o, or leave out --resume"
+        )
+    if not resume and (folders[0] / MANIFEST).exists():
+        log(f"{folders[0]} holds a finished model: it is replaced when this one is")
+
+
+def _start_over(out: Path) -> tuple[None, int]:
+    """Clear the traces of a finished training; one that did not finish is refused."""
+    check_finished(out)
+    for old in out.glob("checkpoint-*"):
+        shutil.rmtree(old)
+    (out / "metrics.jsonl").unlink(missing_ok=True)
+    return None, 0
+
+
+def _find_resume(phases: Sequence[Phase], options: Mapping[str, Any], out: Path) -> tuple[Path | None, int]:
+    """The checkpoint to go on from, and the number of its phase. Raises `ConfigError` where the options are others."""
+    path = latest_checkpoint(out)
+    if path is None:
+        log(f"{out} has no checkpoint to resume from: starting from the beginning")
+        return None, 0
+    saved = {"phase": "?", "options": {}} | read_json(path / "state.json")["extra"]
+    others = [name for name in options if options[name] != saved["options"].get(name)]
+    names = [phase.name for phase in phases]
+    if others or saved["phase"] not in names:
+        told = ", ".join(f"{name} {saved['options'].get(name)}, not {options[name]}" for name in others)
+        raise ConfigError(f"{path} was begun with {told or saved['phase']}: resume with the options it was begun with")
+    log(f"resuming {saved['phase']} from {path.name}")
+    return path, names.index(saved["phase"])

@@ -1,0 +1,169 @@
+"""`python -m vision evaluate` and `predict`: what a trained network makes of pictures it has not seen."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from ulmpipe.console import log
+from ulmpipe.errors import SourceError
+from ulmpipe.options import make_config
+from ulmpipe.train import (
+    FixedBatches,
+    Learner,
+    MixedPrecision,
+    accuracy,
+    confusion_matrix,
+    f1_macro,
+    f1_scores,
+    pick_device,
+    pick_precision,
+)
+
+from .augment import crop_resize
+from .config import ReadConfig
+from .data import ImageBatches, Records, hold_out, usable
+from .model import ImageClassifier
+from .source import SUFFIXES, Plan, find_source
+from .store import StreamedPictures, decode_all
+
+BATCH_SIZE = 64
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The numbers; the fields of `evaluate --json`."""
+
+    n: int
+    accuracy: float
+    f1_macro: float
+    loss: float
+    f1: dict[str, float]
+    confusion: list[list[int]]  # rows are the truth, columns the prediction, in the order of `labels`
+    labels: list[str]
+    n_quarantined: int
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The class of a picture and the probability of each; a line of `predict --json`."""
+
+    label: str | None  # None where the picture can't be read
+    probability: float | None
+    probabilities: dict[str, float]
+    path: str
+    reason: str | None = None  # why it can't be read
+
+
+def evaluate(
+    model: str | Path, source: str | Path, *, device: str = "auto", tta: bool = False, **options: Any
+) -> Evaluation:
+    """Evaluate the model folder `model` on a SOURCE: its validation split where it has one, else all of it.
+
+    `tta` averages over each picture and its mirror image (test-time augmentation), where the network was trained on
+    both. `options` are the fields of `vision.config.ReadConfig`. Pictures are decoded as it goes; nothing is kept.
+    """
+    config = make_config(ReadConfig, options)
+    classifier = ImageClassifier.from_pretrained(model, device=pick_device(device))
+    pictures, records = _open(str(source), classifier, config)
+    batches = ImageBatches(pictures, records, batch_size=BATCH_SIZE, shuffle=False)
+    pred, target = reader(classifier).predict(batches)
+    if tta and classifier.flip:
+        mirrored, _ = reader(classifier, mirror=True).predict(batches)
+        pred = torch.logaddexp(
+            pred.log_softmax(1), mirrored.log_softmax(1)
+        )  # of the mean probability, but for a constant
+    confusion = confusion_matrix(pred.argmax(1), target, len(classifier.classes))
+    return Evaluation(
+        n=len(target),
+        accuracy=float(accuracy(pred, target)),
+        f1_macro=f1_macro(confusion),
+        loss=float(F.cross_entropy(pred, target)),
+        f1=dict(zip(classifier.classes, f1_scores(confusion), strict=True)),
+        confusion=confusion.tolist(),
+        labels=classifier.classes,
+        n_quarantined=len(pictures.quarantined),
+    )
+
+
+def _open(source: str, classifier: ImageClassifier, config: ReadConfig) -> tuple[StreamedPictures, Records]:
+    """Open the pictures to measure on: the validation split, or what the training held out, or all there are."""
+    columns = {"image_column": config.image_column, "label_column": config.label_column}
+    plan = find_source(source, "valid", **columns)
+    is_split = plan is not None
+    if plan is None and (plan := find_source(source, "train", **columns)) is None:
+        raise SourceError(f"{source} has no pictures to measure on")
+    plan = _in_classes_of(plan, classifier.classes, source)
+    pictures = StreamedPictures(plan, classifier.side, config.workers)
+    records = usable(pictures)
+    options = classifier.trained["options"]
+    if is_split or source != classifier.trained["source"] or len(plan.names) != options["pictures"]:
+        return pictures, records
+    log(f"{source} was trained on: measuring on what was held out")
+    return pictures, hold_out(records, pictures.labels, options["valid_fraction"], options["seed"])[1]
+
+
+def _in_classes_of(plan: Plan, classes: list[str], source: str) -> Plan:
+    """The plan with labels numbered as the model knows them. Raises `SourceError` for a class it does not know."""
+    if unknown := sorted(set(plan.classes) - set(classes)):
+        raise SourceError(
+            f"{source} has classes {', '.join(unknown[:5])}, the model knows {', '.join(classes[:5])} ..."
+        )
+    if not (plan.labels >= 0).any():
+        raise SourceError(f"{source} has no labels: expected a folder for each class, or a column (--label-column)")
+    number = np.array([classes.index(name) for name in plan.classes] + [-1], np.int64)
+    return Plan(plan.names, number[plan.labels], classes, plan.units, plan.stamp)
+
+
+def reader(classifier: ImageClassifier, *, mirror: bool = False) -> Learner:
+    """Return a Learner that only predicts, in the precision that is fastest here."""
+    device = next(classifier.model.parameters()).device
+    precision = (
+        pick_precision("auto", device) if classifier.trained.get("options", {}).get("precision") != "fp32" else "fp32"
+    )
+    augment = classifier.augment()
+    augment.mirror = mirror
+    mixed = [MixedPrecision(precision)] if precision != "fp32" else []
+    return Learner(
+        classifier.model, FixedBatches([]), loss_fn=F.cross_entropy, callbacks=[augment, *mixed], device=device
+    )
+
+
+def predict(model: str | Path | ImageClassifier, paths: Iterable[str | Path], *, device: str = "auto") -> Iterator[Prediction]:  # fmt: skip
+    """Predict picture files, or all in a folder, one after the other, in their order; what can't be read says why."""
+    classifier = model if isinstance(model, ImageClassifier) else ImageClassifier.from_pretrained(model, device=pick_device(device))  # fmt: skip
+    files = [file for path in paths for file in _files(Path(path))]
+    for first in range(0, len(files), BATCH_SIZE):
+        chunk = files[first : first + BATCH_SIZE]
+        pixels, reasons = decode_all(chunk, classifier.side)
+        for k, row in enumerate(probabilities(classifier, pixels).tolist()):
+            if k in reasons:
+                yield Prediction(None, None, {}, str(chunk[k]), reasons[k])
+                continue
+            named = {name: round(p, 6) for name, p in zip(classifier.classes, row, strict=True)}
+            label = max(named, key=lambda name: named[name])
+            yield Prediction(label, named[label], named, str(chunk[k]))
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_dir():
+        return sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
+    if not path.exists():
+        raise SourceError(f"{path} does not exist: expected a picture, or a folder of pictures")
+    return [path]
+
+
+@torch.inference_mode()
+def probabilities(classifier: ImageClassifier, pixels: NDArray[np.uint8]) -> Tensor:
+    """Return the probability of each class: (B, S, S, 3) uint8 -> (B, C) float32, on the CPU."""
+    device = next(classifier.model.parameters()).device
+    augment = classifier.augment()
+    pictures = torch.from_numpy(pixels).to(device)
+    views = crop_resize(pictures, augment.plain_views(*pixels.shape[:2]), classifier.size)
+    return classifier.model(views).softmax(1).cpu()

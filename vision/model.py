@@ -1,0 +1,102 @@
+"""A network with all that belongs to it, and the folder that it is kept in. No pickle in it.
+
+config.json  model.safetensors  manifest.json      and beside them checkpoint-<step>/, metrics.jsonl, pictures as PNG
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ulmpipe.durable import check_files, check_keys, publishing, read_json, read_manifest, write_json
+from ulmpipe.errors import StoreError
+
+from .augment import Augment
+from .data import Stats
+from .transfer import adapt, load_weights, save_weights
+from .xresnet import build
+
+KIND, FORMAT_VERSION = "image classifier", 1
+CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+PARTS = {"settings": dict, "classes": list, "side": int, "size": int, "mean": list, "std": list, "trained": dict}
+PLOTS = ("batch.png", "top_losses.png")
+
+
+@dataclass
+class ImageClassifier:
+    """A trained network, its classes, and how a picture is brought before it."""
+
+    model: nn.Module
+    settings: dict[str, Any]  # arguments of `make_network`
+    classes: list[str]
+    side: int  # pixels a picture is decoded to
+    size: int  # pixels the network sees
+    stats: Stats
+    flip: bool  # whether it was trained on mirrored pictures too
+    trained: dict[str, Any]  # source, options and results of its training
+
+    def save_pretrained(self, folder: Path | str) -> None:
+        """Write the model folder; its files appear together, the manifest last."""
+        config = {
+            "format_version": FORMAT_VERSION,
+            "settings": self.settings,
+            "classes": self.classes,
+            "side": self.side,
+            "size": self.size,
+            "mean": list(self.stats.mean),
+            "std": list(self.stats.std),
+            "flip": self.flip,
+            "trained": self.trained,
+        }
+        with publishing(Path(folder), KIND, FORMAT_VERSION) as stage:
+            save_weights(self.model, stage / WEIGHTS_FILE)
+            write_json(stage / CONFIG_FILE, config)
+
+    @classmethod
+    def from_pretrained(cls, folder: Path | str, *, device: str | torch.device = "cpu") -> "ImageClassifier":
+        """Load a model folder, in evaluation mode. Raises `StoreError` where it is unfinished, damaged or no such folder."""
+        folder = Path(folder)
+        check_files(folder, read_manifest(folder, KIND, FORMAT_VERSION))
+        config = read_json(folder / CONFIG_FILE)
+        check_keys(config, PARTS, folder / CONFIG_FILE)
+        model = make_network(config["settings"])
+        load_weights(model, folder / WEIGHTS_FILE)
+        model = model.to(device=device, memory_format=torch.channels_last).eval()  # pyright: ignore[reportCallIssue]
+        stats = Stats(tuple(config["mean"]), tuple(config["std"]))
+        rest = {name: config[name] for name in ("settings", "classes", "side", "size", "trained")}
+        return cls(model=model, stats=stats, flip=bool(config.get("flip")), **rest)
+
+    def augment(self) -> Augment:
+        """The callback that brings pictures before this network as in its training."""
+        return Augment(self.size, mean=self.stats.mean, std=self.stats.std, flip=self.flip)
+
+
+def make_network(settings: Mapping[str, Any]) -> nn.Sequential:
+    """Build a network with fresh weights: `arch`, `c_out`; with `adapted` a body with a transferred head.
+
+    Raises `StoreError` for settings that make none.
+    """
+    options = dict(settings)
+    try:
+        arch, adapted = options.pop("arch"), options.pop("adapted", False)
+        if not adapted:
+            return build(arch, **options)
+        c_out = options.pop("c_out")
+        return adapt(build(arch, **options), c_out)
+    except (LookupError, TypeError, ValueError, RuntimeError) as err:
+        raise StoreError(f"{CONFIG_FILE} has settings that make no network: {err!r}") from err
+
+
+def carried_body(model: ImageClassifier, c_out: int) -> tuple[nn.Sequential, dict[str, Any]]:
+    """Return the trained body under a new head for `c_out` classes, and the settings of that network."""
+    settings = {**model.settings, "c_out": c_out, "adapted": True}
+    network = make_network(settings)
+    trained: nn.Module = model.model
+    body = trained.get_submodule("body") if model.settings.get("adapted") else trained
+    own: dict[str, Tensor] = network.get_submodule("body").state_dict()
+    found = body.state_dict()
+    network.get_submodule("body").load_state_dict({name: found[name] for name in own})
+    return network, settings

@@ -1,0 +1,219 @@
+"""`python -m vision train` and `transfer`: from a SOURCE to a model folder.
+
+read_images -> cnn_learner -> phases (ulmpipe.train) -> model folder, batch.png, top_losses.png
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ulmpipe.console import log
+from ulmpipe.durable import MANIFEST, check_output, locked
+from ulmpipe.errors import ConfigError
+from ulmpipe.options import make_config
+from ulmpipe.train import (
+    Phase,
+    check_finished,
+    check_precision,
+    check_resume,
+    pick_device,
+    pick_precision,
+    run_phases,
+)
+from ulmpipe.train.metrics import finite_row
+from ulmpipe.train.params import Group
+
+from .config import FitConfig, TrainConfig, TransferConfig
+from .data import ImageData, Stats, channel_stats, read_images
+from .learner import MOMS, cnn_learner
+from .model import CONFIG_FILE, KIND, PLOTS, WEIGHTS_FILE, ImageClassifier, carried_body, make_network
+from .plot import show_batch, show_top_losses
+from .source import DIGITS, source_name
+from .transfer import bn_splitter
+
+MODELS_FOLDER = Path("models")
+SIZE, STORED = 128, 1.25  # pixels seen, and how much more are kept to cut views from
+MAGNIFIED = 4  # times that small pictures are enlarged at most
+PCT_START = 0.25  # of a phase, in which the learning rate rises
+SHOWN = 5  # quarantined pictures that are named
+NOT_MIRRORED = (DIGITS,)
+MAY_CHANGE = {"resume", "workers", "device", "checkpoint_steps", "cache"}  # options a resumed training need not share
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What was reached; the fields of `train --json` and `transfer --json`."""
+
+    valid_loss: float
+    accuracy: float
+    n_train: int
+    n_valid: int
+    classes: list[str]
+    size: int
+    precision: str
+    n_steps: int
+    seconds: float
+    images_per_s: float  # of training
+    n_quarantined: int
+    out: str
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A network and how it is trained."""
+
+    network: nn.Module
+    settings: dict[str, Any]  # with which `make_network` builds it again
+    phases: Sequence[Phase]
+    size: int
+    first_size: int
+    stats: Stats
+    groups: Sequence[Group] | None = None
+
+
+def train(source: str | Path, out: str | Path | None = None, **options: Any) -> FitResult:
+    """Train a network from nothing on a SOURCE and write it to `out` (default: `models/<name>`).
+
+    `options` are the fields of `vision.config.TrainConfig`.
+    """
+    config = make_config(TrainConfig, options)
+    out = _check(str(source), out, config)
+    begin_s = time.monotonic()
+    with locked(out):
+        data = _read(str(source), out, config, config.size or SIZE)
+        torch.manual_seed(config.seed)
+        settings = {"arch": config.arch, "c_out": len(data.classes)}
+        size = config.size or min(SIZE, MAGNIFIED * data.pictures.side)
+        recipe = Recipe(
+            network=make_network(settings),
+            settings=settings,
+            phases=[Phase("train", config.epochs, (config.lr,))],
+            size=size,
+            first_size=min(size, config.first_size or max(32, size // 2)),
+            stats=channel_stats(data.pictures, data.train),
+        )
+        return _fit(str(source), out, config, data, recipe, begin_s)
+
+
+def transfer(source: str | Path, from_model: str | Path, out: str | Path | None = None, **options: Any) -> FitResult:
+    """Put a new head on the network of the model folder `from_model` and train it on a SOURCE, then all of it.
+
+    `options` are the fields of `vision.config.TransferConfig`.
+    """
+    config = make_config(TransferConfig, options)
+    before = ImageClassifier.from_pretrained(from_model)
+    out = _check(str(source), out, config)
+    if out.resolve() == Path(from_model).resolve():
+        raise ConfigError(f"-o {out} is the model to start from: choose another -o")
+    begin_s = time.monotonic()
+    with locked(out):
+        size = config.size or before.size
+        data = _read(str(source), out, config, size)
+        torch.manual_seed(config.seed)
+        network, settings = carried_body(before, len(data.classes))
+        recipe = Recipe(
+            network=network,
+            settings=settings,
+            phases=[
+                Phase("head", config.head_epochs, (0.0, config.head_lr), freeze_to=-1),
+                Phase("all", config.epochs, (config.lr / config.layer_factor, config.lr)),
+            ],
+            size=size,
+            first_size=size,
+            stats=before.stats,
+            groups=bn_splitter(network.get_submodule("body"), network.get_submodule("head")),
+        )
+        return _fit(str(source), out, config, data, recipe, begin_s)
+
+
+def _check(source: str, out: str | Path | None, config: FitConfig) -> Path:
+    """The output folder, and that it, the device and the precision are to be had: before any work is done."""
+    path = Path(out) if out is not None else MODELS_FOLDER / source_name(source)
+    is_ours = any(path.glob(f"checkpoint-*/{MANIFEST}"))
+    check_output(path, expected=KIND, also=("metrics.jsonl", *((CONFIG_FILE, WEIGHTS_FILE, *PLOTS) if is_ours else ())))
+    if config.precision != "auto":
+        check_precision(config.precision, pick_device(config.device))
+    check_resume(config.resume, path)
+    if not config.resume:
+        check_finished(path)
+    return path
+
+
+def _read(source: str, out: Path, config: FitConfig, size: int) -> ImageData:
+    data = read_images(
+        source,
+        out.parent / "pictures",
+        side=round(STORED * size),
+        valid=config.valid,
+        valid_fraction=config.valid_fraction,
+        image_column=config.image_column,
+        label_column=config.label_column,
+        workers=config.workers,
+        cache=config.cache,
+        seed=config.seed,
+    )
+    log(f"{len(data.train):,} pictures to train on, {len(data.valid):,} to validate, {len(data.classes)} classes")
+    for pictures in {id(p): p for p in (data.pictures, data.valid_pictures)}.values():
+        for record, reason in list(pictures.quarantined.items())[:SHOWN]:
+            log(f"quarantined {pictures.names[record]}: {reason}")
+    return data
+
+
+def _fit(source: str, out: Path, config: FitConfig, data: ImageData, recipe: Recipe, begin_s: float) -> FitResult:
+    """Train, and write the model folder."""
+    flip = config.flip if config.flip is not None else source_name(source) not in NOT_MIRRORED
+    precision = pick_precision(config.precision, pick_device(config.device))
+    learn = cnn_learner(
+        recipe.network,
+        data,
+        size=recipe.size,
+        first_size=recipe.first_size,
+        batch_size=config.batch_size,
+        mixup=config.mixup,
+        smooth=config.smooth,
+        flip=flip,
+        min_scale=config.min_scale,
+        stats=recipe.stats,
+        groups=recipe.groups,
+        weight_decay=config.weight_decay,
+        precision=precision,
+        device=config.device,
+        seed=config.seed,
+    )
+    show_batch(learn, data.classes, out / PLOTS[0])
+    options = {name: value for name, value in asdict(config).items() if name not in MAY_CHANGE}
+    options |= {"pictures": len(data.pictures.names), "precision": precision, "size": recipe.size}
+    last = run_phases(
+        learn,
+        recipe.phases,
+        out,
+        options=options,
+        resume=config.resume,
+        checkpoint_steps=config.checkpoint_steps,
+        moms=MOMS,
+        pct_start=PCT_START,
+    )
+    show_top_losses(learn, data, out / PLOTS[1])
+    trained = {"source": source, "options": options, "results": finite_row(last)}
+    ImageClassifier(
+        learn.model, recipe.settings, data.classes, data.pictures.side, recipe.size, recipe.stats, flip, trained
+    ).save_pretrained(out)
+    return FitResult(
+        valid_loss=last["valid_loss"],
+        accuracy=last["accuracy"],
+        n_train=len(data.train),
+        n_valid=len(data.valid),
+        classes=data.classes,
+        size=recipe.size,
+        precision=precision,
+        n_steps=learn.step,
+        seconds=round(time.monotonic() - begin_s, 1),
+        images_per_s=round(last["targets_per_s"], 1),
+        n_quarantined=data.n_quarantined,
+        out=str(out),
+    )
