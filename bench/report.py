@@ -109,9 +109,78 @@ def train_table(result: dict[str, Any]) -> str:
     return "\n".join([total, "", *rows, "", machine_line(result)])
 
 
+def vision_table(result: dict[str, Any]) -> str:
+    """What trainings on pictures reach, beside fastai; then a step and the loader, where they were measured."""
+    parts = result["parts"]
+    train, step, loader = parts["train"], parts["step"], parts["loader"]
+    rows = ["| command | accuracy | with mirror images | minutes | pictures/s |", "|---|---|---|---|---|"]
+    for name in ("defaults", "5 epochs at 128"):
+        run = train[name]
+        rows.append(
+            f"| `{run['command']}` | **{run['accuracy']:.4f}** | {run['with_mirror_images']:.4f} | {run['seconds'] / 60:.1f} | {run['images_per_s']:.0f} |"
+        )
+    peer = train["fastai"]
+    rows.append(
+        f"| fastai {peer['version']}, {peer['arch']}, {peer['epochs']} epochs at {peer['size']}, measured before | {peer['accuracy']:.3f} | | {peer['minutes']} | |"
+    )
+    ours, fp32, plain = (step["step_s"][name]["median"] for name in ("ours", "ours, fp32", "plain"))
+    share = {
+        name: step["convolutions_s"][name]["median"] / step["step_s"][name]["median"] for name in ("ours", "ours, fp32")
+    }
+    rows += [
+        "",
+        "| a step: 64 pictures of 128 pixels | seconds | times plain | convolutions' share |",
+        "|---|---|---|---|",
+        f"| as trained: channels last, {step['precision']} | {told(step['step_s']['ours'])} | {plain / ours:.2f} | {share['ours']:.0%} |",
+        f"| the same in fp32 | {told(step['step_s']['ours, fp32'])} | {plain / fp32:.2f} | {share['ours, fp32']:.0%} |",
+        f"| plain PyTorch, contiguous fp32 | {told(step['step_s']['plain'])} | 1.00 | |",
+        "",
+        "| the loader, one core | pictures/s |",
+        "|---|---|",
+        *(
+            f"| {name} | {found['median']:,.0f} ({found['all'][0]:,.0f} to {found['all'][-1]:,.0f}) |"
+            for name, found in loader.items()
+            if name != "commit"
+        ),
+        "",
+        machine_line({**result, "commit": ", ".join(dict.fromkeys(part["commit"] for part in parts.values()))}),
+    ]
+    return "\n".join(rows)
+
+
+def told(found: dict[str, Any]) -> str:
+    """Median and range of a measurement, two digits."""
+    return f"{found['median']:.2f} ({found['all'][0]:.2f} to {found['all'][-1]:.2f})"
+
+
+def claims_table(result: dict[str, Any]) -> str:
+    """Each claim's question, and what came of it."""
+    lines = []
+    for part in result["parts"].values():
+        lines += [
+            f"*{part['question']}* ({part['seconds'] / 60:.0f} minutes)",
+            "",
+            "| | accuracy | three seeds |",
+            "|---|---|---|",
+        ]
+        for arm, found in part["arms"].items():
+            seeds = ", ".join(f"{accuracy:.3f}" for accuracy in found["all"])
+            lines.append(f"| {arm} | {found['mean']:.3f} ± {found['std']:.3f} | {seeds} |")
+        lines.append("")
+    commits = ", ".join(dict.fromkeys(part["commit"] for part in result["parts"].values()))
+    return "\n".join([*lines, machine_line({**result, "commit": commits})])
+
+
 def render(readme: str) -> str:
     """README with every block made again from its JSON."""
-    tables = {"demo": demo_lines, "tokenize": tokenize_table, "exact": exact_table, "train": train_table}
+    tables = {
+        "demo": demo_lines,
+        "tokenize": tokenize_table,
+        "exact": exact_table,
+        "train": train_table,
+        "vision": vision_table,
+        "vision_claims": claims_table,
+    }
 
     def block(match: re.Match[str]) -> str:
         result = json.loads((ROOT / "bench" / "results" / f"{match[2]}.json").read_text(encoding="utf-8"))

@@ -19,6 +19,7 @@ from ulmpipe.durable import (
     fsync_file,
     fsync_folder,
     locked,
+    publishing,
     read_json,
     read_manifest,
     sha256_of,
@@ -111,6 +112,15 @@ def test_locked_removes_a_folder_of_which_nothing_came(tmp_path: Path):
     with pytest.raises(ZeroDivisionError), locked(tmp_path / "out"), staging(tmp_path / "out"):
         _ = 1 / 0
     assert names(tmp_path) == set()
+
+
+def test_locked_removes_the_parents_it_made_unless_something_came_in(tmp_path: Path):
+    with locked(tmp_path / "models" / "deep" / "net"):
+        pass
+    assert not any(tmp_path.iterdir())
+    with locked(tmp_path / "models" / "net"):
+        (tmp_path / "models" / "pictures").mkdir()
+    assert names(tmp_path / "models") == {"pictures"}
 
 
 def test_locked_keeps_a_folder_that_was_there_or_holds_something(tmp_path: Path):
@@ -250,3 +260,48 @@ def test_check_files_refuses_names_that_lead_out(tmp_path: Path, name: str):
     folder = folder_with(tmp_path / "m", files={name: describe_file(tmp_path / "a.bin")})
     with pytest.raises(StoreError, match="no file of ours: it was altered"):
         check_files(folder, read_manifest(folder, "model", 2))
+
+
+# ---- publishing -----------------------------------------------------------------------------------------------------
+
+
+def publish(folder: Path, content: bytes, *, fails: bool = False) -> None:
+    with publishing(folder, "thing", 1) as stage:
+        (stage / "a.bin").write_bytes(content)
+        (stage / "b.bin").write_bytes(b"b")
+        if fails:
+            raise KeyboardInterrupt
+
+
+def test_publishing_makes_a_folder_of_its_kind(tmp_path: Path):
+    publish(tmp_path / "out", b"one")
+    assert names(tmp_path / "out") == {"a.bin", "b.bin", MANIFEST}
+    assert check_files(tmp_path / "out", read_manifest(tmp_path / "out", "thing", 1), digests=True) == 2
+
+
+def test_publishing_that_fails_leaves_the_old_folder(tmp_path: Path):
+    publish(tmp_path / "out", b"one")
+    with pytest.raises(KeyboardInterrupt):
+        publish(tmp_path / "out", b"two", fails=True)
+    assert (tmp_path / "out" / "a.bin").read_bytes() == b"one"
+    check_files(tmp_path / "out", read_manifest(tmp_path / "out", "thing", 1), digests=True)
+
+
+@pytest.mark.parametrize("n_moved", [0, 1])
+def test_publishing_that_is_killed_between_two_files_leaves_no_manifest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_moved: int
+):
+    publish(tmp_path / "out", b"one")
+    move, left = os.replace, [n_moved]
+
+    def killed(source: Any, target: Any) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        move(source, target)
+
+    monkeypatch.setattr(durable.os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        publish(tmp_path / "out", b"two")
+    with pytest.raises(StoreError, match="has no manifest.json: it is no thing"):
+        read_manifest(tmp_path / "out", "thing", 1)

@@ -40,7 +40,8 @@ VISION_MAY_IMPORT: dict[str, set[str]] = {
     "__main__": {"config", "train", "evaluate"},
     "kernels": set(),
     "decode": set(),
-    "source": set(),
+    "named": set(),
+    "source": {"named"},
     "config": set(),
     "xresnet": set(),
     "mixup": set(),
@@ -51,7 +52,7 @@ VISION_MAY_IMPORT: dict[str, set[str]] = {
     "learner": {"data", "augment", "mixup", "xresnet"},
     "plot": {"data", "augment"},
     "model": {"data", "augment", "transfer", "xresnet"},
-    "train": {"config", "source", "data", "learner", "model", "plot", "transfer"},
+    "train": {"config", "named", "source", "data", "learner", "model", "plot", "transfer"},
     "evaluate": {"config", "source", "store", "data", "augment", "model"},
 }
 

@@ -3,7 +3,9 @@
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,6 +32,27 @@ def test_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     exec("\n".join(line.removeprefix("    ") for line in block.splitlines()), {})
     store = TokenStore("tickets.tok")
     assert store.vocab.decode(store.doc(0).tolist())[1:] == ["xxmaj", "xxunk", "xxurl", "xxup", "xxunk", "xxeos"]
+
+
+def test_picture_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None):
+    """With a network of few channels: the example's own takes a minute."""
+    from vision import learner, xresnet
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(learner, "build", partial(xresnet.build, stem=(8, 8, 8), widths=(8, 16, 16, 32)))
+    (block,) = re.findall(
+        r"^    from pathlib import Path\n    from vision import (?:.*\n)(?:^    .*\n|^\n)*", README, re.MULTILINE
+    )
+    names: dict[str, Any] = {}
+    exec("\n".join(line.removeprefix("    ") for line in block.splitlines()), names)
+    assert names["learn"].history[-1]["accuracy"] > 0.3 and (tmp_path / "models" / "pictures").is_dir()
+
+
+def test_commands_of_pictures_are_those_of_the_command_line():
+    from vision.__main__ import app as vision_app
+
+    told = set(re.findall(r"^    python -m vision (\w+)", README, re.MULTILINE))
+    assert told == {command.callback.__name__ for command in vision_app.registered_commands if command.callback}
 
 
 def test_commands_of_the_table_are_those_of_the_command_line():

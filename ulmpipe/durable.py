@@ -11,7 +11,7 @@ import re
 import shutil
 import uuid
 from collections.abc import Container, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,7 @@ def locked(folder: Path) -> Iterator[None]:
     """Hold the lock of an output folder. Raises `OutputInUseError` (exit code 4) when another run has it."""
     from filelock import FileLock, Timeout
 
-    is_new = not folder.exists()
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK)
     try:
@@ -97,8 +97,11 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()  # the file stays: removing it could take the lock from a run that has just got it
-        if is_new and [path.name for path in folder.iterdir()] == [LOCK]:  # nothing came of it
+        if new and [path.name for path in folder.iterdir()] == [LOCK]:  # nothing came of it
             shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):  # what stands in one of them by now is another's
+                for parent in new[1:]:
+                    parent.rmdir()
 
 
 @contextmanager
@@ -145,7 +148,7 @@ def check_output(folder: Path, *, expected: str, also: Container[str] = ()) -> N
     if MANIFEST in names:
         kind = manifest_kind(folder)
         if kind != expected:
-            raise UlmpipeError(f"the output {folder} holds a {kind}, expected a {expected}: choose another -o")
+            raise UlmpipeError(f"the output {folder} holds {a(kind)}, expected {a(expected)}: choose another -o")
         return
     ours = (STAGING_PREFIX, "checkpoint-")
     foreign = sorted(
@@ -160,6 +163,15 @@ def check_output(folder: Path, *, expected: str, also: Container[str] = ()) -> N
 # ---- manifests --------------------------------------------------------------------------------------------------------
 
 
+def a(kind: str) -> str:
+    """The kind with its article.
+
+    >>> a("token store"), a("image classifier")
+    ('a token store', 'an image classifier')
+    """
+    return f"{'an' if kind[:1] in 'aeiou' else 'a'} {kind}"
+
+
 def manifest_kind(folder: Path) -> str:
     """The kind of thing that a folder's manifest says it is."""
     manifest = read_json(folder / MANIFEST)
@@ -171,11 +183,11 @@ def read_manifest(folder: Path, kind: str, format_version: int) -> dict[str, Any
     """Read the manifest of a finished folder. Raises `StoreError` unless it is of this kind and version."""
     if not folder.is_dir():
         found = "is a file" if folder.exists() else "does not exist"
-        raise StoreError(f"{folder} {found}, expected a {kind}: check the spelling")
+        raise StoreError(f"{folder} {found}, expected {a(kind)}: check the spelling")
     if not (folder / MANIFEST).exists():
         raise StoreError(f"{folder} has no {MANIFEST}: it is no {kind}, or the run that made it did not finish")
     if (found := manifest_kind(folder)) != kind:
-        raise StoreError(f"{folder} holds a {found}, expected a {kind}")
+        raise StoreError(f"{folder} holds {a(found)}, expected {a(kind)}")
     manifest = read_json(folder / MANIFEST)
     check_keys(manifest, {"format_version": int}, folder / MANIFEST)
     if manifest["format_version"] > format_version:

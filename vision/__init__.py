@@ -1,6 +1,6 @@
 """vision: pictures in, a trained xresnet out, on the callback `Learner` of `ulmpipe.train`.
 
-    source.py    what to read                          decode.py    encoded pictures to arrays
+    source.py    what to read (named.py: names)        decode.py    encoded pictures to arrays
     store.py     decoded once, mapped into memory      data.py      which are trained on, batches
     kernels.py   crops and resizing, in numba          augment.py   views of whole batches, on the device
     xresnet.py   the networks                          mixup.py     MixUp and label smoothing

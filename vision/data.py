@@ -6,7 +6,7 @@ Batches are uint8, as stored: what is done to them happens on the device (augmen
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ from torch import Tensor
 from ulmpipe.errors import SourceError
 from ulmpipe.train import Batch
 
-from .source import find_source, source_name
+from .source import Plan, find_source, source_name
 from .store import Pictures, open_pictures
 
 Records = NDArray[np.int64]  # numbers of pictures in their plan
@@ -45,6 +45,8 @@ class ImageBatches:
         order = self.order(epoch)
         cuts = [order[n * self.batch_size : (n + 1) * self.batch_size] for n in range(start, len(self))]
         for records, pixels in self.pictures.read(cuts):
+            if len(records) < 2 <= self.batch_size and self.shuffle:  # the others turned out to be broken
+                continue
             yield torch.from_numpy(pixels), torch.from_numpy(self.pictures.labels[records])
 
     def order(self, epoch: int) -> Records:
@@ -116,8 +118,8 @@ def read_images(
     valid_plan = find_source(valid or source, "valid", **columns)
     if valid and not valid_plan:
         valid_plan = find_source(valid, "train", **columns)
-    if valid_plan and valid_plan.classes != plan.classes:
-        raise SourceError(f"the validation pictures have classes {', '.join(valid_plan.classes[:5])} ..., expected those of training: {', '.join(plan.classes[:5])} ...")  # fmt: skip
+    if valid_plan:
+        valid_plan = renumbered(valid_plan, plan.classes, valid or source)
     options = {"workers": workers, "cache": cache}
     name = source_name(source)
     pictures = open_pictures(plan, name, side, beside, **options)
@@ -131,6 +133,17 @@ def read_images(
         return ImageData(pictures, usable(pictures), valid_pictures, usable(valid_pictures))
     train, held_out = hold_out(usable(pictures), pictures.labels, valid_fraction, seed)
     return ImageData(pictures, train, pictures, held_out)
+
+
+def renumbered(plan: Plan, classes: list[str], source: str) -> Plan:
+    """Return the plan with labels that count in `classes`, as training does; it need not have all of them.
+
+    Raises `SourceError` for a class that is not among them.
+    """
+    if unknown := sorted(set(plan.classes) - set(classes)):
+        raise SourceError(f"{source} has classes {', '.join(unknown[:5])} to measure on, expected those of training: {', '.join(classes[:5])} ...")  # fmt: skip
+    number = np.array([classes.index(name) for name in plan.classes] + [-1], np.int64)
+    return replace(plan, labels=number[plan.labels], classes=classes)
 
 
 def usable(pictures: Pictures) -> Records:

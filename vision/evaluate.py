@@ -28,9 +28,9 @@ from ulmpipe.train import (
 
 from .augment import crop_resize
 from .config import ReadConfig
-from .data import ImageBatches, Records, hold_out, usable
+from .data import ImageBatches, Records, hold_out, renumbered, usable
 from .model import ImageClassifier
-from .source import SUFFIXES, Plan, find_source
+from .source import SUFFIXES, find_source
 from .store import StreamedPictures, decode_all
 
 BATCH_SIZE = 64
@@ -99,26 +99,15 @@ def _open(source: str, classifier: ImageClassifier, config: ReadConfig) -> tuple
     is_split = plan is not None
     if plan is None and (plan := find_source(source, "train", **columns)) is None:
         raise SourceError(f"{source} has no pictures to measure on")
-    plan = _in_classes_of(plan, classifier.classes, source)
-    pictures = StreamedPictures(plan, classifier.side, config.workers)
+    pictures = StreamedPictures(renumbered(plan, classifier.classes, source), classifier.side, config.workers)
     records = usable(pictures)
+    if not len(records):
+        raise SourceError(f"{source} has no labels: expected a folder for each class, or a column (--label-column)")
     options = classifier.trained["options"]
     if is_split or source != classifier.trained["source"] or len(plan.names) != options["pictures"]:
         return pictures, records
     log(f"{source} was trained on: measuring on what was held out")
     return pictures, hold_out(records, pictures.labels, options["valid_fraction"], options["seed"])[1]
-
-
-def _in_classes_of(plan: Plan, classes: list[str], source: str) -> Plan:
-    """The plan with labels numbered as the model knows them. Raises `SourceError` for a class it does not know."""
-    if unknown := sorted(set(plan.classes) - set(classes)):
-        raise SourceError(
-            f"{source} has classes {', '.join(unknown[:5])}, the model knows {', '.join(classes[:5])} ..."
-        )
-    if not (plan.labels >= 0).any():
-        raise SourceError(f"{source} has no labels: expected a folder for each class, or a column (--label-column)")
-    number = np.array([classes.index(name) for name in plan.classes] + [-1], np.int64)
-    return Plan(plan.names, number[plan.labels], classes, plan.units, plan.stamp)
 
 
 def reader(classifier: ImageClassifier, *, mirror: bool = False) -> Learner:

@@ -43,8 +43,8 @@ def show_top_losses(learn: Learner, data: ImageData, path: Path, *, n: int = SHO
             chosen, target[worst].tolist(), losses[worst].tolist(), probabilities, strict=True
         )
     ]
-    records = data.valid[worst.numpy()]
-    draw_grid(gather(data.valid_pictures, records.tolist()).numpy(), titles, path)
+    read = data.valid[~np.isin(data.valid, list(data.valid_pictures.quarantined))]
+    draw_grid(gather(data.valid_pictures, read[worst.numpy()].tolist()).numpy(), titles, path)
 
 
 def to_pixels(views: Tensor, augment: Augment) -> NDArray[np.uint8]:

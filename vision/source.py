@@ -1,13 +1,11 @@
 """What to read: a SOURCE of pictures becomes a plan of records, with labels, cut into work units. Decodes nothing.
 
-a folder of class folders            pets/cat/1.jpg; `train` and `val` (valid, validation, test) may lie above them
-a folder of tables                   train.parquet, val.parquet; or shards whose names begin so
-a table                              .parquet or .arrow with columns image and label
-a name                               imagenette, imagewoof, pets, cifar10: under $ULMPIPE_DATA, else from the hub
-                                     digits: 1,797 of 8 x 8 pixels that come with scikit-learn
+a folder of class folders   pets/cat/1.jpg; `train` and `val` (valid, validation, test) may lie above them
+a folder of tables          train.parquet, val.parquet; or shards whose names begin so
+a table                     .parquet or .arrow with columns image and label
+a name                      named.py: under $ULMPIPE_DATA, else from the hub; digits come with scikit-learn
 """
 
-import io
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,21 +20,13 @@ from numpy.typing import NDArray
 
 from ulmpipe.errors import SourceError
 
+from .named import DIGITS, HUB, NAMES, data_folder, digits, from_hub
+
 SPLITS = {"train": ("train", "training"), "valid": ("val", "valid", "validation", "test")}
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
 TABLES = (".parquet", ".arrow")
 IMAGE_COLUMNS, LABEL_COLUMNS = ("image", "img", "picture"), ("label", "labels", "class")
 UNIT_PICTURES = 256  # of a folder: so many files are a work unit
-DIGITS = "digits"
-
-# What a name is called on the hub: repository, config, and its splits by our names.
-HUB = {
-    "imagenette": ("frgfm/imagenette", "160px", {"train": "train", "valid": "validation"}),
-    "imagewoof": ("frgfm/imagewoof", "160px", {"train": "train", "valid": "validation"}),
-    "pets": ("timm/oxford-iiit-pet", "default", {"train": "train", "valid": "test"}),
-    "cifar10": ("uoft-cs/cifar10", "plain_text", {"train": "train", "valid": "test"}),
-}
-NAMES = (*HUB, DIGITS)
 
 
 @dataclass(frozen=True)
@@ -99,6 +89,25 @@ def find_source(source: str, split: str = "train", *, image_column: str = "", la
         return None
     tables = sorted(p for p in path.iterdir() if p.suffix in TABLES)
     return _from_tables(tables, columns) if tables else _from_folder(path)
+
+
+def _named(name: str, split: str, columns: tuple[str, str]) -> Plan | None:
+    if folder := data_folder(name):
+        return find_source(str(folder), split, image_column=columns[0], label_column=columns[1])
+    if name == DIGITS:
+        return _from_digits() if split == "train" else None
+    if name not in HUB:
+        raise SourceError(
+            f"{name} does not exist and is no name: expected a folder, a table, or one of {', '.join(NAMES)}"
+        )
+    return _from_tables(from_hub(name, split), columns)
+
+
+def _from_digits() -> Plan:
+    encoded, labels = digits()
+    names = [f"{DIGITS}[{n}]" for n in range(len(encoded))]
+    unit = Unit(0, len(encoded), Path(DIGITS), column=DIGITS)
+    return Plan(names, labels, [str(n) for n in range(10)], [unit], [[DIGITS, len(encoded)]])
 
 
 def _split_paths(folder: Path, split: str) -> tuple[list[Path], list[Path]]:
@@ -281,63 +290,3 @@ def _bytes_of(value: Any) -> bytes | None:
             return _read_file(Path(value["path"]))
         value = value.get("bytes")
     return value if isinstance(value, bytes) else None
-
-
-# ---- names ----------------------------------------------------------------------------------------------------------
-
-
-def _named(name: str, split: str, columns: tuple[str, str]) -> Plan | None:
-    root = os.environ.get("ULMPIPE_DATA")
-    for folder in (name, f"{name}160"):
-        if root and "/" not in name and not name.startswith(".") and Path(root, folder).is_dir():
-            return find_source(str(Path(root, folder)), split, image_column=columns[0], label_column=columns[1])
-    if name == DIGITS:
-        return _from_digits() if split == "train" else None
-    if name not in HUB:
-        raise SourceError(
-            f"{name} does not exist and is no name: expected a folder, a table, or one of {', '.join(NAMES)}"
-        )
-    return _from_tables(_from_hub(name, split), columns)
-
-
-def digits() -> tuple[list[bytes], NDArray[np.int64]]:
-    """Return scikit-learn's handwritten digits as PNG of 8 x 8 pixels, and which they are. Raises `SourceError` without it."""
-    from PIL import Image
-
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as err:
-        raise SourceError(
-            "digits come with scikit-learn, which is not installed: pip install 'ulmpipe[vision]'"
-        ) from err
-    found: Any = load_digits()
-    encoded = []
-    for values in found.images:  # 0 to 16
-        file = io.BytesIO()
-        Image.fromarray((values * (255 / 16)).round().astype(np.uint8)).save(file, "PNG")
-        encoded.append(file.getvalue())
-    return encoded, found.target.astype(np.int64)
-
-
-def _from_digits() -> Plan:
-    encoded, labels = digits()
-    names = [f"{DIGITS}[{n}]" for n in range(len(encoded))]
-    unit = Unit(0, len(encoded), Path(DIGITS), column=DIGITS)
-    return Plan(names, labels, [str(n) for n in range(10)], [unit], [[DIGITS, len(encoded)]])
-
-
-def _from_hub(name: str, split: str) -> list[Path]:
-    """Download a split; the hub keeps a copy of every set as parquet under the revision `~parquet`."""
-    import datasets
-
-    repository, config, splits = HUB[name]
-    files = f"hf://datasets/{repository}@~parquet/{config}/{splits[split]}/*.parquet"
-    try:
-        dataset = datasets.load_dataset("parquet", data_files={split: files}, split=split)
-    except Exception as err:  # a dozen unrelated classes say "no network", "no such file"
-        reason = (str(err).strip() or type(err).__name__).splitlines()[0]
-        raise SourceError(
-            f"{name} is not under $ULMPIPE_DATA, and the hub did not give it ({reason}): put train.parquet and val.parquet, "
-            f"or folders train and val, at $ULMPIPE_DATA/{name}; or train digits, which needs no network"
-        ) from err
-    return [Path(file["filename"]) for file in dataset.cache_files]  # pyright: ignore[reportAttributeAccessIssue]

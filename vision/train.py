@@ -32,8 +32,9 @@ from .config import FitConfig, TrainConfig, TransferConfig
 from .data import ImageData, Stats, channel_stats, read_images
 from .learner import MOMS, cnn_learner
 from .model import CONFIG_FILE, KIND, PLOTS, WEIGHTS_FILE, ImageClassifier, carried_body, make_network
+from .named import DIGITS
 from .plot import show_batch, show_top_losses
-from .source import DIGITS, source_name
+from .source import source_name
 from .transfer import bn_splitter
 
 MODELS_FOLDER = Path("models")

@@ -124,6 +124,8 @@ def make_stem(c_in: int, widths: Sequence[int]) -> nn.Sequential:
 
 def build(arch: str, **options) -> XResNet:
     """Make a network by name, with fresh weights from torch's generator; `options` are those of `XResNet`."""
+    if arch not in ARCHS:
+        raise ValueError(f"there is no network {arch!r}, expected one of {', '.join(ARCHS)}")
     blocks, expansion = ARCHS[arch]
     return XResNet(blocks, expansion, **options)
 

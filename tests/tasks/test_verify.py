@@ -7,7 +7,7 @@ import pytest
 from learnable import Trained
 
 from ulmpipe import __version__
-from ulmpipe.durable import MANIFEST
+from ulmpipe.durable import MANIFEST, publishing
 from ulmpipe.errors import StoreError
 from ulmpipe.tasks.verify import PACKAGES, info, verify
 
@@ -30,6 +30,16 @@ def test_one_altered_bit_in_any_file_is_found(trained: Trained, own: Path, folde
             verify(path)
         (path / name).write_bytes(ref)
     verify(path)
+
+
+@pytest.mark.parametrize("kind", ["image classifier", "picture store"])
+def test_folders_of_vision_are_verified(tmp_path: Path, kind: str):
+    with publishing(tmp_path, kind, 1) as stage:
+        (stage / "model.safetensors").write_bytes(b"weights")
+    assert (verify(tmp_path).kind, verify(tmp_path).n_files) == (kind, 1)
+    (tmp_path / "model.safetensors").write_bytes(b"Weights")
+    with pytest.raises(StoreError, match="model.safetensors was altered"):
+        verify(tmp_path)
 
 
 @pytest.mark.parametrize("content", ["[]", "{}", "3", "{", '{"kind": "checkpoint"}', '{"kind": ["token store"]}'])

@@ -13,6 +13,7 @@ from ulmpipe.train import (
     ResetState,
     RNNRegularizer,
     check_precision,
+    pick_precision,
 )
 
 from .toy import Raise, ToyLM, Windows, grad_norm, lm_loss, regressor, same, values_of
@@ -67,6 +68,27 @@ def test_bf16_on_a_cpu_works_where_the_probe_survives(cpu_bf16):
     comp.fit(5, lr=1e-2, callbacks=[look])
     assert set(kinds) == {(torch.float32, torch.float32)}
     assert comp.history[-1]["valid_loss"] == pytest.approx(ref.history[-1]["valid_loss"], rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("has_bf16", "failure", "ref"), [(True, None, "bf16"), (True, "it died", "fp32"), (False, None, "fp32")]
+)
+def test_auto_is_bf16_where_the_processor_is_made_for_it_and_the_probe_survives(monkeypatch, has_bf16, failure, ref):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": has_bf16})
+    monkeypatch.setattr(precision, "_probe_cpu_bf16", lambda: failure)
+    assert pick_precision("auto", torch.device("cpu")) == ref
+
+
+@pytest.mark.parametrize(("has_bf16", "ref"), [(True, "bf16"), (False, "fp16")])
+def test_auto_on_a_gpu_is_half_precision_of_one_kind(monkeypatch, has_bf16, ref):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has_bf16)
+    assert pick_precision("auto", torch.device("cuda")) == ref
+
+
+def test_a_precision_that_was_asked_for_is_checked():
+    assert pick_precision("fp32", torch.device("cpu")) == "fp32"
+    with pytest.raises(ConfigError, match="fp16 needs a GPU"):
+        pick_precision("fp16", torch.device("cpu"))
 
 
 def test_fp32_changes_nothing():

@@ -38,7 +38,7 @@ def test_name_or_network():
     assert same(values_of(learn.model), values_of(again.model))
     model = tiny()
     assert learner(model=model).model is model
-    with pytest.raises(KeyError, match="xresnet19"):
+    with pytest.raises(ValueError, match="no network 'xresnet19', expected one of xresnet18"):
         cnn_learner("xresnet19", data, precision="fp32", device="cpu")
 
 

@@ -127,7 +127,7 @@ def test_weights_are_those_of_the_seed():
 
 
 def test_unknown_names_are_refused():
-    with pytest.raises(KeyError, match="xresnet19"):
+    with pytest.raises(ValueError, match="no network 'xresnet19'"):
         build("xresnet19")
     with pytest.raises(TypeError, match="colour"):
         build("xresnet18", colour=1)

@@ -7,12 +7,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from .. import __version__
-from ..durable import MANIFEST, check_files, manifest_kind
+from ..durable import MANIFEST, check_files, manifest_kind, read_manifest
 from ..errors import StoreError
 from ..text.store import KIND as TOKEN_STORE
 from ..text.store import TokenStore
-from .model_folder import KINDS, Pretrained, read_model_manifest
+from .model_folder import FORMAT_VERSION, KINDS, Pretrained, read_model_manifest
 
+OF_VISION = ("image classifier", "picture store")  # known by name: nothing of `vision` is imported here
 PACKAGES = ("torch", "spacy", "numpy", "numba", "pyarrow", "datasets", "joblib", "safetensors")
 
 
@@ -40,6 +41,8 @@ def verify(folder: str | Path) -> Verified:
     elif kind in KINDS:
         n_files = check_files(folder, read_model_manifest(folder), digests=True)
         Pretrained.from_pretrained(folder)
+    elif kind in OF_VISION:
+        n_files = check_files(folder, read_manifest(folder, kind, FORMAT_VERSION), digests=True)
     else:
         raise StoreError(f"{folder} holds a {kind}, expected a {TOKEN_STORE} or a model folder")
     return Verified(kind, n_files, str(folder))
