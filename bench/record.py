@@ -4,6 +4,7 @@ import json
 import statistics
 import subprocess
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +16,27 @@ RESULTS = ROOT / "bench" / "results"
 
 def write(name: str, result: dict[str, Any]) -> None:
     """Write a result as a file of its own."""
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps({**where(), **result}, indent=1) + "\n")
+    _save(name, {**where(), **result})
 
 
 def update(name: str, part: str, result: dict[str, Any]) -> None:
-    """Write one part of a result that is measured in parts; the others stay, each with the commit it was measured at."""
+    """Write one part of a result that is measured in parts, each with its commit and machine; the others stay."""
     path = RESULTS / f"{name}.json"
-    before = json.loads(path.read_text()) if path.exists() else {}
-    write(name, {"parts": {**before.get("parts", {}), part: {"commit": where()["commit"], **result}}})
+    before = json.loads(path.read_text()) if path.exists() else {"parts": {}}
+    _save(name, {"parts": {**before["parts"], part: {**where(), **result}}})
 
 
+def _save(name: str, result: dict[str, Any]) -> None:
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+
+
+@cache
 def where() -> dict[str, Any]:
-    """Commit and machine."""
-    found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT)
-    return {"commit": found.stdout.strip(), "machine": info()}
+    """Commit and machine, as they were when a bench first asked."""
+    words = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    commit = subprocess.run(words, capture_output=True, text=True, cwd=ROOT).stdout.strip()
+    return {"commit": commit, "machine": info()}
 
 
 def summary(seconds: Sequence[float]) -> dict[str, Any]:

@@ -3,8 +3,9 @@
     ULMPIPE_DATA=../shared/data python bench/vision_claims.py [stem] [mixup] [smoothing] [transfer]
                                                                               -> bench/results/vision_claims.json
 
-xresnet18 on Imagenette at 64 pixels, few pictures and few epochs: an hour on two cores. What is compared differs in one
-thing only, and has the same seeds, pictures and steps. Accuracy is of 981 validation pictures, after the last epoch.
+xresnet18 on Imagenette at 64 pixels, few pictures and few epochs: less than an hour on two cores. What is compared differs
+in one thing only, and has the same seeds, pictures and steps. Accuracy is of every fourth validation picture, after the
+last epoch.
 """
 
 import statistics
@@ -32,10 +33,10 @@ from vision.xresnet import build
 
 SIZE, SEEDS, LR = 64, (0, 1, 2), 5e-3
 VALID_EVERY = 4
-STEM_PICTURES, STEM_EPOCHS = 1500, 6
-MIXUP_PICTURES, MIXUP_EPOCHS = 500, (12, 36)
-NOISY_PICTURES, NOISY_EPOCHS, NOISE = 1500, 10, 0.2
-OLD_CLASSES, OLD_EPOCHS = 5, 5
+STEM_PICTURES, STEM_EPOCHS = 1500, 5
+MIXUP_PICTURES, MIXUP_EPOCHS = 500, (10, 30)
+NOISY_PICTURES, NOISY_EPOCHS, NOISE = 1500, 8, 0.2
+OLD_CLASSES, OLD_EPOCHS = 5, 4
 NEW_PER_CLASS, NEW_EPOCHS, HEAD_EPOCHS = 50, 10, 4
 BATCH_SIZE = 32
 
@@ -77,7 +78,7 @@ def fit(learn: Learner, epochs: int, lr: float | list[float]) -> float:
     return learn.validate()["accuracy"]
 
 
-def seeded(seed: int, **options: Any) -> nn.Module:
+def seeded(seed: int, **options: Any) -> nn.Sequential:
     """An xresnet18 with weights of a seed."""
     torch.manual_seed(seed)
     return build("xresnet18", **options)
@@ -127,14 +128,18 @@ def smoothing(data: ImageData) -> Arms:
         wrong = rng.permutation(some.train)[: int(NOISE * len(some.train))]
         labels[wrong] = (labels[wrong] + rng.integers(1, len(data.classes), len(wrong))) % len(data.classes)
         noisy = replace(some, pictures=Relabelled(data.pictures, labels, data.classes))
-        for eps in (0.0, 0.1, 0.3):
+        for eps in (0.0, 0.1):
             name = f"smoothing {eps}" if eps else "without"
             keep(found, name, accuracy_of("xresnet18", noisy, NOISY_EPOCHS, seed, smooth=eps))
     return found
 
 
 def transfer(data: ImageData) -> Arms:
-    """From a network of five classes to the other five, of which there are 50 pictures each: what is the way?"""
+    """From a network of five classes to the other five, of which there are 50 pictures each: what is the way?
+
+    All have the same network, pictures and epochs in all. A head by itself is trained at twice the rate, as is usual;
+    frozen batch norms keep their scales, their means still follow each batch.
+    """
     found: Arms = {}
     for seed in SEEDS:
         old = of_classes(data, range(OLD_CLASSES))
@@ -170,8 +175,9 @@ def carried(data: ImageData, weights: dict[str, torch.Tensor], seed: int) -> nn.
 
 
 def scratch(data: ImageData, weights: Any, seed: int) -> float:
-    """Without the old network, for as many epochs as the others have in all."""
-    return accuracy_of("xresnet18", data, HEAD_EPOCHS + NEW_EPOCHS, seed)
+    """The same network with fresh weights, for as many epochs as the others have in all."""
+    fresh = adapt(seeded(seed), len(data.classes))
+    return accuracy_of(fresh, data, HEAD_EPOCHS + NEW_EPOCHS, seed)
 
 
 def naive(data: ImageData, weights: Any, seed: int) -> float:
@@ -200,9 +206,9 @@ def staged(free_norms: bool, unfreeze: bool, factor: float = 1.0) -> Callable[[I
 WAYS: dict[str, Callable[[ImageData, Any, int], float]] = {
     "from scratch": scratch,
     "naive: all of it at one rate": naive,
-    "body frozen, its batch norms too": staged(free_norms=False, unfreeze=False),
+    "body frozen, the scales of its batch norms too": staged(free_norms=False, unfreeze=False),
     "body frozen, its batch norms free": staged(free_norms=True, unfreeze=False),
-    "frozen with its batch norms, then all": staged(free_norms=False, unfreeze=True),
+    "body frozen with those scales, then all": staged(free_norms=False, unfreeze=True),
     "frozen but batch norms, then all": staged(free_norms=True, unfreeze=True),
     "frozen but batch norms, then all, body at a tenth": staged(free_norms=True, unfreeze=True, factor=10),
 }
@@ -220,12 +226,17 @@ def keep(found: Arms, name: str, accuracy: float) -> None:
 def main() -> None:
     """Try the claims that were asked for; the rest of the results stays as it was."""
     claims = {"stem": stem, "mixup": mixup, "smoothing": smoothing, "transfer": transfer}
+    record.where()
     data = read_images("imagenette", Path("models/pictures"))
     for name in sys.argv[1:] or claims:
         begin_s = time.monotonic()
         arms = claims[name](data)
         rows = {arm: {"mean": round(statistics.mean(a), 4), "std": round(statistics.stdev(a), 4), "all": a} for arm, a in arms.items()}  # fmt: skip
-        told = {"question": claims[name].__doc__, "seconds": round(time.monotonic() - begin_s), "arms": rows}
+        told = {
+            "question": (claims[name].__doc__ or "").split("\n\n")[0],
+            "seconds": round(time.monotonic() - begin_s),
+            "arms": rows,
+        }
         record.update("vision_claims", name, told)
 
 

@@ -37,7 +37,7 @@ MAY_IMPORT = {
 # The same within vision.
 VISION_MAY_IMPORT: dict[str, set[str]] = {
     "__init__": set(),
-    "__main__": {"config", "train", "evaluate"},
+    "__main__": {"config", "data", "train", "evaluate"},
     "kernels": set(),
     "decode": set(),
     "named": set(),

@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -74,10 +75,10 @@ def _terminate(signum: int, frame: object) -> None:
     raise SystemExit(TERMINATED)
 
 
-def _interrupt(signum: int, frame: object) -> None:
+def _interrupt(name: str, signum: int, frame: object) -> None:
     """Ctrl-C outside of a training (which has its own): say so, and ask again later where a library has swallowed it."""
-    sys.stderr.write("\nulmpipe: interrupted\n")
-    signal.signal(signal.SIGALRM, _interrupt)
+    sys.stderr.write(f"\n{name}: interrupted\n")
+    signal.signal(signal.SIGALRM, partial(_interrupt, name))
     signal.setitimer(signal.ITIMER_REAL, SWALLOWED_S)
     raise KeyboardInterrupt
 
@@ -89,7 +90,7 @@ def run(app: Callable[[], None], name: str, resumable: Sequence[str] = ()) -> No
     """
     signal.signal(signal.SIGTERM, _terminate)  # as Ctrl-C: blocks are left, staging folders removed
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # which a shell sets for a job in the background
-        signal.signal(signal.SIGINT, _interrupt)
+        signal.signal(signal.SIGINT, partial(_interrupt, name))
     try:
         app()
     except UlmpipeError as err:

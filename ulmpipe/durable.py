@@ -80,15 +80,15 @@ def fsync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of an output folder. Raises `OutputInUseError` (exit code 4) when another run has it."""
+def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
+    """Hold the lock of an output folder. Raises `OutputInUseError` (exit code 4) when another run has it, unless `wait`."""
     from filelock import FileLock, Timeout
 
     new = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=-1 if wait else 0)
     except Timeout as err:
         raise OutputInUseError(f"{folder} is in use by another run: wait for it, or choose another -o") from err
     try:
@@ -96,12 +96,12 @@ def locked(folder: Path) -> Iterator[None]:
             shutil.rmtree(left, ignore_errors=True)
         yield
     finally:
-        lock.release()  # the file stays: removing it could take the lock from a run that has just got it
         if new and [path.name for path in folder.iterdir()] == [LOCK]:  # nothing came of it
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)  # while the lock is held: no other run has it
             with suppress(OSError):  # what stands in one of them by now is another's
                 for parent in new[1:]:
                     parent.rmdir()
+        lock.release()  # elsewhere the file stays: removing it now could take the lock from a run that has just got it
 
 
 @contextmanager

@@ -16,6 +16,7 @@ Config = TypeVar("Config")
 # What may be expected of a number; the words stand in the message.
 BOUNDS: dict[str, Callable[[float], bool]] = {
     "more than 0": lambda value: value > 0,
+    "2 or more": lambda value: value >= 2,
     "0 or more": lambda value: value >= 0,
     "0 to 1": lambda value: 0 <= value <= 1,
     "between 0 and 1": lambda value: 0 < value < 1,

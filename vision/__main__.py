@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from ulmpipe.command import finish, print_json, run, with_options
+from ulmpipe import command
+from ulmpipe.command import finish, print_json, with_options
 from ulmpipe.console import log, set_quiet
 from ulmpipe.errors import QUARANTINED
 
@@ -80,6 +81,7 @@ def evaluate(
 ) -> None:
     """Say how good a network is on pictures it has not seen."""
     set_quiet(quiet)
+    from .data import log_quarantined
     from .evaluate import evaluate as run
 
     result = run(model, source, device=device, tta=tta, **options)
@@ -87,6 +89,7 @@ def evaluate(
     lines += [f"  {label}: F1 {f1:.4f}" for label, f1 in result.f1.items()]
     lines += ["confusion (rows: truth, columns: prediction)"]
     lines += ["  " + "".join(f"{n:>7}" for n in row) + f"  {label}" for row, label in zip(result.confusion, result.labels, strict=True)]  # fmt: skip
+    log_quarantined(result.quarantined)
     finish(result, lines, as_json=json, n_quarantined=result.n_quarantined)
 
 
@@ -118,7 +121,7 @@ def predict(
 
 def main() -> None:
     """Run `python -m vision`."""
-    run(app, "python -m vision", resumable=("train", "transfer"))
+    command.run(app, "python -m vision", resumable=("train", "transfer"))
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ulmpipe.train import Learner
 
 Floats = NDArray[np.float32]
+VIEWS = 3  # a stream of random numbers of its own, beside those of data.py
 
 
 class Views(NamedTuple):
@@ -100,7 +101,7 @@ def triangle_matrices(begins: Tensor, lengths: Tensor, side: int, size: int) -> 
 
 
 def sizes_of_epochs(size: int, first_size: int, n_epochs: int, *, multiple: int = 32) -> list[int]:
-    """Return the size of training pictures in each epoch: from `first_size` in equal steps to `size`, which a third keeps.
+    """Return the size of training pictures in each epoch: from `first_size` to `size` in equal steps, each for as long.
 
     Small pictures first make the early epochs cheap, and the net sees as much of each (Howard 2018, DAWNBench). Where
     there are fewer epochs than steps, the smallest are left out: the last epoch always has `size`.
@@ -167,7 +168,7 @@ class Augment(Callback):
 
     def training_views(self, pictures: Tensor, *, epoch: int, batch_index: int) -> Tensor:
         """Return what the network sees of a training batch: (B, S, S, 3) uint8 -> (B, 3, size, size) float32."""
-        rng = np.random.default_rng((self.seed, epoch, batch_index))
+        rng = np.random.default_rng((self.seed, epoch, batch_index, VIEWS))
         return crop_resize(pictures, self.random_views(rng, *pictures.shape[:2]), self.size_of(epoch))
 
     def plain_views(self, n: int, side: int) -> Views:

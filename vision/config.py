@@ -27,7 +27,7 @@ class FitConfig(ReadConfig):
     """What training and transfer have in common."""
 
     size: int | None = option(None, "pixels of a picture as the network sees it; default: 128, less where pictures are small", bound="more than 0")  # fmt: skip
-    batch_size: int = option(64, "pictures in a batch", bound="more than 0")
+    batch_size: int = option(64, "pictures in a batch", bound="2 or more")
     mixup: float = option(0.0, "alpha of MixUp; 0: none. It pays with few pictures or many epochs", bound="0 or more")
     smooth: float = option(0.1, "label smoothing", bound="0 to 1")
     flip: bool | None = option(None, "mirror training pictures; default: yes, but not for digits")

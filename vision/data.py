@@ -5,7 +5,7 @@
 Batches are uint8, as stored: what is done to them happens on the device (augment.py).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -15,14 +15,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ulmpipe.console import log
 from ulmpipe.errors import SourceError
 from ulmpipe.train import Batch
 
 from .source import Plan, find_source, source_name
-from .store import Pictures, open_pictures
+from .store import Pictures, Pixels, open_pictures
 
 Records = NDArray[np.int64]  # numbers of pictures in their plan
 
+ORDER, HELD_OUT = 1, 2  # streams of random numbers, beside `augment.VIEWS`
+SHOWN = 5  # quarantined pictures that are named
 STATS_PICTURES = 2048  # that mean and deviation are taken of
 
 
@@ -44,16 +47,24 @@ class ImageBatches:
         """Yield the batches of `epoch` from number `start` on."""
         order = self.order(epoch)
         cuts = [order[n * self.batch_size : (n + 1) * self.batch_size] for n in range(start, len(self))]
-        for records, pixels in self.pictures.read(cuts):
-            if len(records) < 2 <= self.batch_size and self.shuffle:  # the others turned out to be broken
-                continue
-            yield torch.from_numpy(pixels), torch.from_numpy(self.pictures.labels[records])
+        for wanted, (records, pixels) in zip(cuts, self.pictures.read(cuts), strict=True):
+            if self.shuffle and len(records) < len(wanted):  # the others turned out to be broken
+                records, pixels = self._filled(records, pixels, len(wanted))
+            if len(records):
+                yield torch.from_numpy(pixels), torch.from_numpy(self.pictures.labels[records])
+
+    def _filled(self, records: Records, pixels: Pixels, n: int) -> tuple[Records, Pixels]:
+        """Repeat pictures until there are n: the batches of a training keep their size and number."""
+        if not len(records):
+            raise SourceError(f"not one of {n} pictures of a batch can be decoded: {next(iter(self.pictures.quarantined.values()))}")  # fmt: skip
+        which = np.resize(np.arange(len(records)), n)
+        return records[which], pixels[which]
 
     def order(self, epoch: int) -> Records:
         """Return the records in the order of an epoch."""
         if not self.shuffle:
             return self.records
-        return np.random.default_rng((self.seed, epoch)).permutation(self.records)
+        return np.random.default_rng((self.seed, epoch, ORDER)).permutation(self.records)
 
 
 class Stats(NamedTuple):
@@ -71,6 +82,7 @@ class ImageData:
     train: Records
     valid_pictures: Pictures
     valid: Records
+    digest: str = ""  # changes when the files do
 
     @property
     def classes(self) -> list[str]:
@@ -80,8 +92,13 @@ class ImageData:
     @property
     def n_quarantined(self) -> int:
         """How many pictures could not be decoded, as far as is known."""
-        others = [self.valid_pictures] if self.valid_pictures is not self.pictures else []
-        return sum(len(pictures.quarantined) for pictures in (self.pictures, *others))
+        return len(self.quarantined)
+
+    @property
+    def quarantined(self) -> dict[str, str]:
+        """Names of the pictures that could not be decoded, as far as is known, and why."""
+        each = {id(pictures): pictures for pictures in (self.pictures, self.valid_pictures)}.values()
+        return {pictures.names[record]: reason for pictures in each for record, reason in pictures.quarantined.items()}
 
     def batches(self, *, batch_size: int, seed: int = 0) -> tuple[ImageBatches, ImageBatches]:
         """Return the batches of training and of validation."""
@@ -130,9 +147,21 @@ def read_images(
         if which and not len(usable(which)):
             raise SourceError(f"not one of {len(which.names):,} {'training' if which is pictures else 'validation'} pictures has a label and can be decoded")  # fmt: skip
     if valid_pictures:
-        return ImageData(pictures, usable(pictures), valid_pictures, usable(valid_pictures))
-    train, held_out = hold_out(usable(pictures), pictures.labels, valid_fraction, seed)
-    return ImageData(pictures, train, pictures, held_out)
+        train, held_out = usable(pictures), usable(valid_pictures)
+    else:
+        train, held_out = (usable(pictures, part) for part in hold_out(pictures.labels, valid_fraction, seed))
+    if len(train) < 2 or not len(held_out):
+        raise SourceError(f"{source} has {len(train)} pictures to train on and {len(held_out)} to validate, expected 2 and 1 at least")  # fmt: skip
+    digest = plan.digest + (f" and {valid_plan.digest}" if valid_plan else "")
+    return ImageData(pictures, train, valid_pictures or pictures, held_out, digest)
+
+
+def log_quarantined(quarantined: Mapping[str, str]) -> None:
+    """Name the first of the pictures that could not be decoded."""
+    for name in list(quarantined)[:SHOWN]:
+        log(f"quarantined {name}: {quarantined[name]}")
+    if len(quarantined) > SHOWN:
+        log(f"and {len(quarantined) - SHOWN:,} more: the model's config.json, or --json, has them all")
 
 
 def renumbered(plan: Plan, classes: list[str], source: str) -> Plan:
@@ -146,18 +175,22 @@ def renumbered(plan: Plan, classes: list[str], source: str) -> Plan:
     return replace(plan, labels=number[plan.labels], classes=classes)
 
 
-def usable(pictures: Pictures) -> Records:
-    """Return the records with a label that are not known to be broken."""
-    broken = np.isin(np.arange(len(pictures.labels)), list(pictures.quarantined))
-    return np.flatnonzero((pictures.labels >= 0) & ~broken)
+def usable(pictures: Pictures, records: Records | None = None) -> Records:
+    """Return those of the records, by default of all, that have a label and are not known to be broken."""
+    records = np.arange(len(pictures.labels)) if records is None else records
+    return records[(pictures.labels[records] >= 0) & ~np.isin(records, list(pictures.quarantined))]
 
 
-def hold_out(records: Records, labels: Records, fraction: float, seed: int) -> tuple[Records, Records]:
-    """Split records: `fraction` of each class is held out, one at least and never all. Returns (train, held out), sorted."""
-    rng = np.random.default_rng(seed)
+def hold_out(labels: Records, fraction: float, seed: int) -> tuple[Records, Records]:
+    """Split labelled records: `fraction` of each class is held out, one at least and never all. Returns (train, held out).
+
+    Broken pictures count: which those are may not be known yet, and the split must be the same when it is.
+    """
+    records = np.flatnonzero(labels >= 0)
+    rng = np.random.default_rng((seed, 0, HELD_OUT))
     held_out = []
     for label in np.unique(labels[records]):
-        own = rng.permutation(np.sort(records[labels[records] == label]))
+        own = rng.permutation(records[labels[records] == label])
         if len(own) > 1:
             held_out.append(own[: min(max(1, round(fraction * len(own))), len(own) - 1)])
     if not held_out:

@@ -30,7 +30,7 @@ from .augment import crop_resize
 from .config import ReadConfig
 from .data import ImageBatches, Records, hold_out, renumbered, usable
 from .model import ImageClassifier
-from .source import SUFFIXES, find_source
+from .source import SUFFIXES, find_source, printable
 from .store import StreamedPictures, decode_all
 
 BATCH_SIZE = 64
@@ -48,6 +48,7 @@ class Evaluation:
     confusion: list[list[int]]  # rows are the truth, columns the prediction, in the order of `labels`
     labels: list[str]
     n_quarantined: int
+    quarantined: dict[str, str]  # names of pictures that can't be decoded, and why
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,13 @@ def evaluate(
     pictures, records = _open(str(source), classifier, config)
     batches = ImageBatches(pictures, records, batch_size=BATCH_SIZE, shuffle=False)
     pred, target = reader(classifier).predict(batches)
-    if tta and classifier.flip:
+    if not len(target):
+        raise SourceError(
+            f"not one of {len(records):,} pictures can be decoded: {next(iter(pictures.quarantined.values()))}"
+        )
+    if tta and not classifier.flip:
+        log("the network was not trained on mirror images: they are left out")
+    elif tta:
         mirrored, _ = reader(classifier, mirror=True).predict(batches)
         pred = torch.logaddexp(
             pred.log_softmax(1), mirrored.log_softmax(1)
@@ -89,25 +96,31 @@ def evaluate(
         confusion=confusion.tolist(),
         labels=classifier.classes,
         n_quarantined=len(pictures.quarantined),
+        quarantined={pictures.names[record]: reason for record, reason in pictures.quarantined.items()},
     )
 
 
 def _open(source: str, classifier: ImageClassifier, config: ReadConfig) -> tuple[StreamedPictures, Records]:
     """Open the pictures to measure on: the validation split, or what the training held out, or all there are."""
     columns = {"image_column": config.image_column, "label_column": config.label_column}
-    plan = find_source(source, "valid", **columns)
-    is_split = plan is not None
-    if plan is None and (plan := find_source(source, "train", **columns)) is None:
+    split = find_source(source, "valid", **columns)
+    plan = split or find_source(source, "train", **columns)
+    if plan is None:
         raise SourceError(f"{source} has no pictures to measure on")
     pictures = StreamedPictures(renumbered(plan, classifier.classes, source), classifier.side, config.workers)
-    records = usable(pictures)
-    if not len(records):
+    if not (pictures.labels >= 0).any():
         raise SourceError(f"{source} has no labels: expected a folder for each class, or a column (--label-column)")
-    options = classifier.trained["options"]
-    if is_split or source != classifier.trained["source"] or len(plan.names) != options["pictures"]:
-        return pictures, records
+    options = classifier.trained.get("options", {})
+    if split or options.get("pictures", "").split(" ")[0] != plan.digest:
+        if not split and source == classifier.trained.get("source"):
+            log(f"{source} has changed since it was trained on: measuring on all of it, what was trained on too")
+        return pictures, usable(pictures)
+    if options["valid"]:
+        raise SourceError(
+            f"{source} was trained on, all of it: measure on other pictures, {options['valid']} for instance"
+        )
     log(f"{source} was trained on: measuring on what was held out")
-    return pictures, hold_out(records, pictures.labels, options["valid_fraction"], options["seed"])[1]
+    return pictures, usable(pictures, hold_out(pictures.labels, options["valid_fraction"], options["seed"])[1])
 
 
 def reader(classifier: ImageClassifier, *, mirror: bool = False) -> Learner:
@@ -128,16 +141,18 @@ def predict(model: str | Path | ImageClassifier, paths: Iterable[str | Path], *,
     """Predict picture files, or all in a folder, one after the other, in their order; what can't be read says why."""
     classifier = model if isinstance(model, ImageClassifier) else ImageClassifier.from_pretrained(model, device=pick_device(device))  # fmt: skip
     files = [file for path in paths for file in _files(Path(path))]
+    if not files:
+        raise SourceError(f"there are no pictures: expected files that end in {', '.join(SUFFIXES)}")
     for first in range(0, len(files), BATCH_SIZE):
         chunk = files[first : first + BATCH_SIZE]
         pixels, reasons = decode_all(chunk, classifier.side)
         for k, row in enumerate(probabilities(classifier, pixels).tolist()):
             if k in reasons:
-                yield Prediction(None, None, {}, str(chunk[k]), reasons[k])
+                yield Prediction(None, None, {}, printable(str(chunk[k])), reasons[k])
                 continue
             named = {name: round(p, 6) for name, p in zip(classifier.classes, row, strict=True)}
             label = max(named, key=lambda name: named[name])
-            yield Prediction(label, named[label], named, str(chunk[k]))
+            yield Prediction(label, named[label], named, printable(str(chunk[k])))
 
 
 def _files(path: Path) -> list[Path]:

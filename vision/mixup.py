@@ -5,6 +5,7 @@ Each picture is mixed with another of its batch, and so is its loss. Pure functi
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -77,10 +78,15 @@ class MixUp(Callback):
         self._hook: Any = None
 
     def before_fit(self, learn: Learner) -> None:
-        """Check that there is such a layer."""
+        """Check that there is such a layer, and that the loss can be had of each sample."""
         names = [name for name, _ in learn.model.named_modules()]
         if self.layer is not None and self.layer not in names:
             raise ValueError(f"the model has no layer {self.layer!r}, expected one of {', '.join(names[1:])}")
+        call = learn.loss_fn.forward if isinstance(learn.loss_fn, nn.Module) else learn.loss_fn
+        try:
+            inspect.signature(call).bind(None, None, reduction="none")
+        except TypeError as err:
+            raise ValueError(f"MixUp needs a loss of each sample: give loss_fn(pred, target, reduction=), not {learn.loss_fn}") from err  # fmt: skip
 
     def before_batch(self, learn: Learner) -> None:
         """Draw shares and partners; mix the pictures, or see to it that the layer's output is mixed."""

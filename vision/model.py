@@ -63,6 +63,8 @@ class ImageClassifier:
         config = read_json(folder / CONFIG_FILE)
         check_keys(config, PARTS, folder / CONFIG_FILE)
         model = make_network(config["settings"])
+        if config["settings"].get("c_out") != len(config["classes"]):
+            raise StoreError(f"{folder / CONFIG_FILE} names {len(config['classes'])} classes for a network of {config['settings'].get('c_out')}: it was altered")  # fmt: skip
         load_weights(model, folder / WEIGHTS_FILE)
         model = model.to(device=device, memory_format=torch.channels_last).eval()  # pyright: ignore[reportCallIssue]
         stats = Stats(tuple(config["mean"]), tuple(config["std"]))

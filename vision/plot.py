@@ -22,7 +22,7 @@ COLUMNS = 4
 
 
 def show_batch(learn: Learner, classes: Sequence[str], path: Path, *, n: int = SHOWN) -> None:
-    """Draw the first views of the first training batch, with their labels; the learner is as it was."""
+    """Draw views of the first training pictures, as large as the network sees them at last; the learner is as it was."""
     pictures, target = next(iter(learn.train_dl.batches(0)))
     augment = next(cb for cb in learn.callbacks if isinstance(cb, Augment))
     views = augment.training_views(pictures[:n], epoch=0, batch_index=0)
@@ -33,6 +33,8 @@ def show_top_losses(learn: Learner, data: ImageData, path: Path, *, n: int = SHO
     """Draw the validation pictures of the highest loss: predicted / true, loss, probability of the true class."""
     assert learn.valid_dl is not None
     pred, target = learn.predict(learn.valid_dl)
+    if not len(target):
+        return
     losses = torch.nn.functional.cross_entropy(pred, target, reduction="none")  # (N,)
     worst = losses.argsort(descending=True)[:n]
     chosen = pred[worst].argmax(1).tolist()
@@ -64,5 +66,5 @@ def draw_grid(pixels: NDArray[np.uint8], titles: Sequence[str], path: Path) -> N
         axis.axis("off")
     for axis, picture, title in zip(axes.flat, pixels, titles, strict=False):
         axis.imshow(picture, interpolation="nearest")
-        axis.set_title(title, fontsize=8)
+        axis.set_title(title, fontsize=8, parse_math=False)  # a class may be called a$b$
     figure.savefig(path, dpi=100)

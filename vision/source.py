@@ -6,10 +6,12 @@ a table                     .parquet or .arrow with columns image and label
 a name                      named.py: under $ULMPIPE_DATA, else from the hub; digits come with scikit-learn
 """
 
+import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", "
 TABLES = (".parquet", ".arrow")
 IMAGE_COLUMNS, LABEL_COLUMNS = ("image", "img", "picture"), ("label", "labels", "class")
 UNIT_PICTURES = 256  # of a folder: so many files are a work unit
+MAX_BYTES = 1 << 30  # of one file: no picture is larger
 
 
 @dataclass(frozen=True)
@@ -46,9 +49,15 @@ class Unit:
             return list(digits()[0])
         if self.files:
             return [_read_file(self.path / name) for name in self.files]
-        return [
-            _bytes_of(value) for value in _read_batch(self.path, self.batch, [self.column])[self.column].to_pylist()
-        ]
+        cells = _read_batch(self.path, self.batch, [self.column])[self.column].to_pylist()
+        return [_bytes_of(value, self.path.parent) for value in cells]
+
+    def sample(self, n: int) -> list[bytes | None]:
+        """Return some n of them, evenly spread."""
+        step = max(1, self.n // n)
+        if self.files:
+            return [_read_file(self.path / name) for name in self.files[::step]]
+        return self.read()[::step]
 
 
 @dataclass(frozen=True)
@@ -60,6 +69,12 @@ class Plan:
     classes: list[str]
     units: list[Unit]
     stamp: list[Any] = field(default_factory=list)  # changes when a file does: names, sizes, times
+
+    @property
+    def digest(self) -> str:
+        """Twelve characters that change when a file, a class or a column does."""
+        said = json.dumps([self.classes, self.stamp], ensure_ascii=False)
+        return sha256(said.encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
 
 def source_name(source: str) -> str:
@@ -130,7 +145,7 @@ def _from_folder(root: Path) -> Plan:
         raise SourceError(
             f"{root} holds no pictures: expected a folder for each class, with {', '.join(SUFFIXES[:3])} ..."
         )
-    folders = [_printable(name.split("/")[0]) if "/" in name else "" for name in names]
+    folders = [printable(name.split("/")[0]) if "/" in name else "" for name in names]
     classes = sorted(set(folders) - {""})
     number = {name: n for n, name in enumerate(classes)}
     labels = np.array([number.get(folder, -1) for folder in folders], np.int64)
@@ -139,27 +154,32 @@ def _from_folder(root: Path) -> Plan:
         for first in range(0, len(names), UNIT_PICTURES)
     ]
     stamp = [[name, *_stamp(root / name)] for name in names]
-    return Plan([_printable(name) for name in names], labels, classes, units, stamp)
+    return Plan([printable(name) for name in names], labels, classes, units, stamp)
 
 
 def _files_below(root: Path) -> Iterator[str]:
-    """Names of all pictures, hidden files and folders left out; a link to a folder above is not followed."""
-    for folder, subfolders, files in os.walk(root):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+    """Names of all pictures, hidden files and folders left out; a folder that links lead to twice is read once."""
+    seen: set[str] = set()
+    for folder, subfolders, files in os.walk(root, followlinks=True):
+        if (real := os.path.realpath(folder)) in seen:
+            subfolders[:] = []
+            continue
+        seen.add(real)
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         for file in files:
             path = Path(folder, file)
             if not file.startswith(".") and path.suffix.lower() in SUFFIXES and path.is_file():
                 yield path.relative_to(root).as_posix()
 
 
-def _printable(name: str) -> str:
+def printable(name: str) -> str:
     """Escape what is no UTF-8 in the name of a file, so that it can be printed and stored."""
     return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _read_file(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes()
+    try:  # no pipe and no device, whatever a table may name
+        return path.read_bytes() if path.is_file() and path.stat().st_size <= MAX_BYTES else None
     except (OSError, ValueError):  # a table may name a path with a null in it
         return None
 
@@ -186,6 +206,7 @@ def _from_tables(paths: Sequence[Path], columns: tuple[str, str]) -> Plan:
                 f"{path}: column {label} holds {kind}, expected numbers or text: name another with --label-column"
             )
         classes = classes or _class_names(schema, label)
+        _check_pictures(path, schema, image)
         has_path = (
             pa.types.is_struct(schema.field(image).type) and schema.field(image).type.get_field_index("path") >= 0
         )
@@ -228,12 +249,19 @@ def _pick_column(path: Path, schema: pa.Schema, asked: str, usual: Sequence[str]
     )
 
 
+def _check_pictures(path: Path, schema: pa.Schema, image: str) -> None:
+    kind = schema.field(image).type
+    inner = kind.field("bytes").type if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0 else kind
+    if not (pa.types.is_binary(inner) or pa.types.is_large_binary(inner) or pa.types.is_null(inner)):
+        raise SourceError(f"{path}: column {image} holds {kind}, expected the bytes of pictures: name another with --image-column")  # fmt: skip
+
+
 def _class_names(schema: pa.Schema, label: str) -> list[str] | None:
     """The names of the classes where `datasets` has written them into the schema."""
-    from datasets import ClassLabel, Features
-
     if not label or b"huggingface" not in (schema.metadata or {}):
         return None
+    from datasets import ClassLabel, Features
+
     feature = Features.from_arrow_schema(schema).get(label)
     return list(feature.names) if isinstance(feature, ClassLabel) and feature.names else None
 
@@ -283,10 +311,10 @@ def _open_arrow(path: Path) -> tuple[pa.Schema, list[pa.RecordBatch]]:
         return reader.schema, list(reader)
 
 
-def _bytes_of(value: Any) -> bytes | None:
-    """The encoded picture of a cell: bytes, or a struct of bytes and path."""
+def _bytes_of(value: Any, beside: Path) -> bytes | None:
+    """The encoded picture of a cell: bytes, or a struct of bytes and path, which counts from the folder of the table."""
     if isinstance(value, dict):
         if value.get("bytes") is None and value.get("path"):
-            return _read_file(Path(value["path"]))
+            return _read_file(beside / value["path"])
         value = value.get("bytes")
     return value if isinstance(value, bytes) else None

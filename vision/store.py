@@ -8,29 +8,31 @@ Workers decode a unit of the plan each (source.py) and write it into its place i
 start soon; batches and splits are in data.py.
 """
 
-import json
 import os
 import shutil
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from hashlib import sha256
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from joblib import cpu_count
+from joblib.externals.loky import get_reusable_executor
 from numpy.typing import NDArray
 
 from ulmpipe import durable
 from ulmpipe.console import log, progress
-from ulmpipe.errors import SourceError, StoreError
+from ulmpipe.errors import OutputInUseError, SourceError, StoreError
 
 from .decode import PictureError, decode, natural_side
-from .source import Plan, Unit
+from .source import UNIT_PICTURES, Plan, Unit
 
 KIND, FORMAT_VERSION = "picture store", 1
 PIXELS_FILE, PICTURES_FILE = "pixels.bin", "pictures.json"
 SAMPLE = 64  # pictures whose headers say how large they are
-READ_AHEAD = 2  # batches a worker
+READ_AHEAD = 2  # tasks a worker
+MAX_ENCODED_BYTES = 2 << 30  # of tables that are read again and again, in memory
 
 Pixels = NDArray[np.uint8]  # (B, S, S, 3)
 
@@ -87,6 +89,7 @@ class StreamedPictures:
         self.units = plan.units
         self.first = np.array([unit.first for unit in plan.units])
         self.encoded: dict[int, list[bytes | None]] = {}  # of the units that are tables
+        self.n_encoded_bytes = 0
 
     def read(self, batches: Sequence[NDArray[np.int64]]) -> Iterator[tuple[NDArray[np.int64], Pixels]]:
         """Decode them; what can't be decoded is quarantined and left out."""
@@ -103,6 +106,10 @@ class StreamedPictures:
             return unit.path / unit.files[record - unit.first]
         if number not in self.encoded:
             self.encoded[number] = unit.read()
+            self.n_encoded_bytes += sum(len(data or b"") for data in self.encoded[number])
+            while self.n_encoded_bytes > MAX_ENCODED_BYTES and len(self.encoded) > 1:  # the oldest goes
+                oldest = self.encoded.pop(next(iter(self.encoded)))
+                self.n_encoded_bytes -= sum(len(data or b"") for data in oldest)
         return self.encoded[number][record - unit.first]
 
 
@@ -114,19 +121,30 @@ def open_pictures(plan: Plan, name: str, side: int, beside: Path, *, workers: in
     """
     side = min(side, _natural_side(plan))
     n_bytes = len(plan.names) * side * side * 3
-    folder = beside / f"{name}-{_fingerprint(plan, side)}"
+    folder = beside / f"{name}-{side}-{plan.digest}"
     if (folder / durable.MANIFEST).exists():
         return CachedPictures(folder)
-    if cache == "never" or (cache == "auto" and n_bytes > _free_bytes(beside) / 2):
+    too_large = n_bytes > _free_bytes(beside) / 2 or 2 * sum(map(len, plan.names)) > durable.MAX_JSON_BYTES
+    if cache == "never" or (cache == "auto" and too_large):
         if cache == "auto":
-            log(
-                f"{n_bytes / 1e9:.1f} GB of decoded pictures would fill more than half of the free disk: decoding as it goes"
-            )
+            log(f"{n_bytes / 1e9:.1f} GB of decoded pictures are too many to keep here: decoding as it goes")
         return StreamedPictures(plan, side, workers)
-    with durable.locked(folder):
+    with _locked_in_turn(folder):
         if not (folder / durable.MANIFEST).exists():
             _decode_to(folder, plan, side, workers)
     return CachedPictures(folder)
+
+
+@contextmanager
+def _locked_in_turn(folder: Path) -> Iterator[None]:
+    """Hold the lock of a store; where another run decodes the same pictures, wait for it."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(durable.locked(folder))
+        except OutputInUseError:
+            log("another run decodes these pictures: waiting for it")
+            stack.enter_context(durable.locked(folder, wait=True))
+        yield
 
 
 def _decode_to(folder: Path, plan: Plan, side: int, workers: int) -> None:
@@ -135,6 +153,10 @@ def _decode_to(folder: Path, plan: Plan, side: int, workers: int) -> None:
     n_done = 0
     with durable.publishing(folder, KIND, FORMAT_VERSION) as stage:
         with open(stage / PIXELS_FILE, "wb") as file:
+            if hasattr(
+                os, "posix_fallocate"
+            ):  # a full disk says so now, and not by ending a worker that writes to the map
+                os.posix_fallocate(file.fileno(), 0, int(np.prod(shape)))
             file.truncate(int(np.prod(shape)))
         tasks = ((unit, stage / PIXELS_FILE, shape) for unit in plan.units)
         with progress("decode", len(plan.names)) as bar:
@@ -161,10 +183,15 @@ def _decode_to(folder: Path, plan: Plan, side: int, workers: int) -> None:
 
 def decode_unit(unit: Unit, path: Path, shape: tuple[int, ...]) -> tuple[int, dict[int, str]]:
     """Decode a unit into its place in the file of pixels; return how many records it has, and which failed and why."""
-    pixels, reasons = decode_all(unit.read(), shape[1])
     out = np.memmap(path, np.uint8, "r+", shape=shape)  # pyright: ignore[reportArgumentType]
-    out[unit.first : unit.first + unit.n] = pixels
-    return unit.n, {unit.first + k: reason for k, reason in reasons.items()}
+    encoded = unit.read()
+    failed: dict[int, str] = {}
+    for begin in range(0, unit.n, UNIT_PICTURES):  # a row group may be of any size
+        first = unit.first + begin
+        pixels, reasons = decode_all(encoded[begin : begin + UNIT_PICTURES], shape[1])
+        out[first : first + len(pixels)] = pixels
+        failed |= {first + k: reason for k, reason in reasons.items()}
+    return unit.n, failed
 
 
 def decode_all(sources: Sequence[Path | bytes | None], side: int) -> tuple[Pixels, dict[int, str]]:
@@ -182,22 +209,27 @@ def decode_all(sources: Sequence[Path | bytes | None], side: int) -> tuple[Pixel
     return pixels, reasons
 
 
-def in_workers(function: Callable[..., Any], tasks: Iterator[tuple[Any, ...]], workers: int) -> Iterator[Any]:
-    """Yield `function(*task)` for each task, in order, from processes that run a few tasks ahead."""
-    workers = workers or os.cpu_count() or 1
+def in_workers(function: Callable[..., Any], tasks: Iterable[tuple[Any, ...]], workers: int) -> Iterator[Any]:
+    """Yield `function(*task)` for each task, in order, from processes that are never more than a few tasks ahead.
+
+    joblib's own generator runs ahead of a slow reader without end: a whole epoch of pixels would pile up.
+    """
+    workers = workers or cpu_count()
     if workers == 1:
         yield from (function(*task) for task in tasks)
         return
-    from joblib import Parallel, delayed
-
-    parallel = Parallel(n_jobs=workers, return_as="generator", pre_dispatch=f"{1 + READ_AHEAD} * n_jobs")
-    results: Any = parallel(delayed(function)(*task) for task in tasks)
+    executor = get_reusable_executor(max_workers=workers)
+    ahead: deque[Any] = deque()
     try:
-        yield from results
+        for task in tasks:
+            ahead.append(executor.submit(function, *task))
+            if len(ahead) > READ_AHEAD * workers:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
     finally:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # whoever reads may stop early: that is no mistake
-            results.close()
+        for future in ahead:
+            future.cancel()
 
 
 # ---- what is asked before -------------------------------------------------------------------------------------------
@@ -206,19 +238,11 @@ def in_workers(function: Callable[..., Any], tasks: Iterator[tuple[Any, ...]], w
 def _natural_side(plan: Plan) -> int:
     """The longest of the shorter sides in a sample: nothing is kept larger than it came."""
     sides = []
-    step = max(1, len(plan.units) // 4)
-    for unit in plan.units[::step]:
-        for data in unit.read()[:: max(1, unit.n * 4 // SAMPLE)]:
-            try:
+    for unit in plan.units[:: max(1, len(plan.units) // 4)]:
+        for data in unit.sample(SAMPLE // 4):
+            with suppress(PictureError):
                 sides.append(natural_side(data or b""))
-            except PictureError:
-                continue
     return max(sides, default=1 << 16)
-
-
-def _fingerprint(plan: Plan, side: int) -> str:
-    said = json.dumps([FORMAT_VERSION, side, plan.classes, plan.stamp], ensure_ascii=False)
-    return sha256(said.encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
 
 def _free_bytes(folder: Path) -> int:

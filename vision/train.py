@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ulmpipe.console import log
-from ulmpipe.durable import MANIFEST, check_output, locked
+from ulmpipe.durable import LOCK, check_output, locked, sha256_of
 from ulmpipe.errors import ConfigError
 from ulmpipe.options import make_config
 from ulmpipe.train import (
@@ -29,7 +29,7 @@ from ulmpipe.train.metrics import finite_row
 from ulmpipe.train.params import Group
 
 from .config import FitConfig, TrainConfig, TransferConfig
-from .data import ImageData, Stats, channel_stats, read_images
+from .data import ImageData, Stats, channel_stats, log_quarantined, read_images
 from .learner import MOMS, cnn_learner
 from .model import CONFIG_FILE, KIND, PLOTS, WEIGHTS_FILE, ImageClassifier, carried_body, make_network
 from .named import DIGITS
@@ -41,7 +41,6 @@ MODELS_FOLDER = Path("models")
 SIZE, STORED = 128, 1.25  # pixels seen, and how much more are kept to cut views from
 MAGNIFIED = 4  # times that small pictures are enlarged at most
 PCT_START = 0.25  # of a phase, in which the learning rate rises
-SHOWN = 5  # quarantined pictures that are named
 NOT_MIRRORED = (DIGITS,)
 MAY_CHANGE = {"resume", "workers", "device", "checkpoint_steps", "cache"}  # options a resumed training need not share
 
@@ -50,7 +49,7 @@ MAY_CHANGE = {"resume", "workers", "device", "checkpoint_steps", "cache"}  # opt
 class FitResult:
     """What was reached; the fields of `train --json` and `transfer --json`."""
 
-    valid_loss: float
+    valid_loss: float  # smoothed as in training; `evaluate` gives the plain one
     accuracy: float
     n_train: int
     n_valid: int
@@ -75,6 +74,7 @@ class Recipe:
     first_size: int
     stats: Stats
     groups: Sequence[Group] | None = None
+    started_from: str | None = None  # digest of the weights it had before
 
 
 def train(source: str | Path, out: str | Path | None = None, **options: Any) -> FitResult:
@@ -128,6 +128,7 @@ def transfer(source: str | Path, from_model: str | Path, out: str | Path | None 
             first_size=size,
             stats=before.stats,
             groups=bn_splitter(network.get_submodule("body"), network.get_submodule("head")),
+            started_from=sha256_of(Path(from_model) / WEIGHTS_FILE)[:12],
         )
         return _fit(str(source), out, config, data, recipe, begin_s)
 
@@ -135,8 +136,8 @@ def transfer(source: str | Path, from_model: str | Path, out: str | Path | None 
 def _check(source: str, out: str | Path | None, config: FitConfig) -> Path:
     """The output folder, and that it, the device and the precision are to be had: before any work is done."""
     path = Path(out) if out is not None else MODELS_FOLDER / source_name(source)
-    is_ours = any(path.glob(f"checkpoint-*/{MANIFEST}"))
-    check_output(path, expected=KIND, also=("metrics.jsonl", *((CONFIG_FILE, WEIGHTS_FILE, *PLOTS) if is_ours else ())))
+    is_ours = (path / LOCK).exists()  # what a training leaves that was killed
+    check_output(path, expected=KIND, also=("metrics.jsonl", CONFIG_FILE, WEIGHTS_FILE, *PLOTS) if is_ours else ())
     if config.precision != "auto":
         check_precision(config.precision, pick_device(config.device))
     check_resume(config.resume, path)
@@ -159,9 +160,6 @@ def _read(source: str, out: Path, config: FitConfig, size: int) -> ImageData:
         seed=config.seed,
     )
     log(f"{len(data.train):,} pictures to train on, {len(data.valid):,} to validate, {len(data.classes)} classes")
-    for pictures in {id(p): p for p in (data.pictures, data.valid_pictures)}.values():
-        for record, reason in list(pictures.quarantined.items())[:SHOWN]:
-            log(f"quarantined {pictures.names[record]}: {reason}")
     return data
 
 
@@ -188,7 +186,8 @@ def _fit(source: str, out: Path, config: FitConfig, data: ImageData, recipe: Rec
     )
     show_batch(learn, data.classes, out / PLOTS[0])
     options = {name: value for name, value in asdict(config).items() if name not in MAY_CHANGE}
-    options |= {"pictures": len(data.pictures.names), "precision": precision, "size": recipe.size}
+    options |= {"pictures": data.digest, "started_from": recipe.started_from}
+    options |= {"precision": precision, "size": recipe.size}
     last = run_phases(
         learn,
         recipe.phases,
@@ -199,11 +198,12 @@ def _fit(source: str, out: Path, config: FitConfig, data: ImageData, recipe: Rec
         moms=MOMS,
         pct_start=PCT_START,
     )
-    show_top_losses(learn, data, out / PLOTS[1])
-    trained = {"source": source, "options": options, "results": finite_row(last)}
+    trained = {"source": source, "options": options, "results": finite_row(last), "quarantined": data.quarantined}
     ImageClassifier(
         learn.model, recipe.settings, data.classes, data.pictures.side, recipe.size, recipe.stats, flip, trained
     ).save_pretrained(out)
+    show_top_losses(learn, data, out / PLOTS[1])
+    log_quarantined(data.quarantined)
     return FitResult(
         valid_loss=last["valid_loss"],
         accuracy=last["accuracy"],
@@ -212,7 +212,7 @@ def _fit(source: str, out: Path, config: FitConfig, data: ImageData, recipe: Rec
         classes=data.classes,
         size=recipe.size,
         precision=precision,
-        n_steps=learn.step,
+        n_steps=int(last["n_steps"]),
         seconds=round(time.monotonic() - begin_s, 1),
         images_per_s=round(last["targets_per_s"], 1),
         n_quarantined=data.n_quarantined,

@@ -102,17 +102,6 @@ def bn_splitter(body: nn.Module, head: nn.Module) -> list[list[nn.Parameter]]:
     return [frozen, [*(param for param in body.parameters() if param in norms), *head.parameters()]]
 
 
-def stage_splitter(body: nn.Sequential, head: nn.Module) -> list[list[nn.Parameter]]:
-    """Return three groups for discriminative rates: the lower half of the body, its upper half, the head.
-
-    Halves are counted in stages: of an xresnet the stem and the first two, then the last two.
-    """
-    parts = [*body.get_submodule("stem").children(), *body.get_submodule("stages").children()]
-    cut = len(parts) - len(list(body.get_submodule("stages").children())) // 2
-    lower, upper = parts[:cut], parts[cut:]
-    return [[p for part in group for p in part.parameters()] for group in (lower, upper)] + [list(head.parameters())]
-
-
 # ---- weights --------------------------------------------------------------------------------------------------------
 
 
@@ -121,16 +110,15 @@ def save_weights(model: nn.Module, path: Any) -> None:
     save_file({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}, path)
 
 
-def load_weights(model: nn.Module, path: Any, *, prefix: str = "") -> None:
-    """Load parameters and buffers by name; with `prefix` only what begins so, without it.
+def load_weights(model: nn.Module, path: Any) -> None:
+    """Load parameters and buffers by name.
 
     Raises `StoreError` that names what is missing or has another shape, or says that the file is damaged.
     """
     try:
-        found: Mapping[str, Tensor] = load_file(path)
+        weights: Mapping[str, Tensor] = load_file(path)
     except SafetensorError as err:
         raise StoreError(f"{path} is damaged: {err}. Make it again, or restore it from a copy") from err
-    weights = {name.removeprefix(prefix): value for name, value in found.items() if name.startswith(prefix)}
     own = model.state_dict()
     missing = [name for name in own if name not in weights]
     other = [name for name in own if name in weights and weights[name].shape != own[name].shape]

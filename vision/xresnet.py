@@ -128,8 +128,3 @@ def build(arch: str, **options) -> XResNet:
         raise ValueError(f"there is no network {arch!r}, expected one of {', '.join(ARCHS)}")
     blocks, expansion = ARCHS[arch]
     return XResNet(blocks, expansion, **options)
-
-
-def n_parameters(model: nn.Module) -> int:
-    """Count the numbers that are trained."""
-    return sum(param.numel() for param in model.parameters())

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from ulmpipe.errors import ConfigError, UlmpipeError
 from ulmpipe.train import Callback, FixedBatches, Learner, Phase, check_finished, check_resume, run_phases
 
-OPTIONS = {"batch_size": 64, "lr": None, "seed": 0, "tokens": "abc"}
+OPTIONS = {"batch_size": 64, "seed": 0, "lr": None, "tokens": "abc"}
 FIRST = Phase("first", 1, (0.01, 0.01), freeze_to=-1)
 SECOND = Phase("second", 2, (0.005, 0.01))
 
@@ -90,7 +90,7 @@ def test_resume_with_other_options_names_each(tmp_path: Path):
     with pytest.raises(ConfigError) as caught:
         run(make_learner(), [FIRST], tmp_path, others, resume=True)
     assert str(caught.value) == (
-        f"{tmp_path / 'checkpoint-5'} was begun with batch_size 64, not 32, lr None, not 0.1, seed 0, not 7, "
+        f"{tmp_path / 'checkpoint-5'} was begun with batch_size 64, not 32, seed 0, not 7, lr None, not 0.1, "
         "tokens abc, not def: resume with the options it was begun with"
     )
     assert (tmp_path / "checkpoint-5/manifest.json").exists()

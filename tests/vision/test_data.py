@@ -59,9 +59,9 @@ def test_hold_out_takes_its_share_of_every_class(sizes: list[int], fraction: flo
     records = np.arange(len(labels))
     if max(sizes) < 2:
         with pytest.raises(SourceError, match="one picture of each class: give more, or --valid SOURCE"):
-            hold_out(records, labels, fraction, seed)
+            hold_out(labels, fraction, seed)
         return
-    train, held_out = hold_out(records, labels, fraction, seed)
+    train, held_out = hold_out(labels, fraction, seed)
     assert np.array_equal(np.sort(np.concatenate([train, held_out])), records)
     assert (np.diff(train) > 0).all() and (np.diff(held_out) > 0).all()
     for label, size in enumerate(sizes):
@@ -69,14 +69,12 @@ def test_hold_out_takes_its_share_of_every_class(sizes: list[int], fraction: flo
         assert abs(n - fraction * size) <= 1 and (n == 0 if size < 2 else 1 <= n < size)
 
 
-def test_hold_out_is_decided_by_the_seed_and_not_by_the_order(rng: np.random.Generator):
-    labels = rng.integers(0, 3, 50)
-    records = np.flatnonzero(rng.random(50) < 0.8)
-    ref = hold_out(records, labels, 0.3, 5)
-    for _ in range(5):
-        comp = hold_out(rng.permutation(records), labels, 0.3, 5)
-        assert np.array_equal(comp[0], ref[0]) and np.array_equal(comp[1], ref[1])
-    assert not np.array_equal(hold_out(records, labels, 0.3, 6)[1], ref[1])
+def test_hold_out_is_decided_by_the_seed_and_leaves_out_what_has_no_label(rng: np.random.Generator):
+    labels = rng.integers(-1, 3, 50)
+    ref = hold_out(labels, 0.3, 5)
+    assert all(np.array_equal(a, b) for a, b in zip(hold_out(labels, 0.3, 5), ref, strict=True))
+    assert not np.array_equal(hold_out(labels, 0.3, 6)[1], ref[1])
+    assert np.array_equal(np.sort(np.concatenate(ref)), np.flatnonzero(labels >= 0))
 
 
 # ---- batches --------------------------------------------------------------------------------------------------------
@@ -180,7 +178,7 @@ def test_broken_and_unlabelled_pictures_are_in_neither_part(tmp_path: Path):
     pictures, labels = [png(n) for n in range(9)], [0, 1, 0, 1, None, 0, 1, 0, 1]
     pq.write_table(pa.table({"image": [b"x", *pictures[1:]], "label": labels}), tmp_path / "a.parquet")
     comp = read(tmp_path / "a.parquet", tmp_path / "kept", valid_fraction=0.4)
-    assert sorted([*comp.train, *comp.valid]) == [1, 2, 3, 5, 6, 7, 8] and len(comp.valid) == 3
+    assert sorted([*comp.train, *comp.valid]) == [1, 2, 3, 5, 6, 7, 8] and len(comp.valid) in (3, 4)
     assert comp.n_quarantined == 1 and usable(comp.pictures).tolist() == [1, 2, 3, 5, 6, 7, 8]
 
 
@@ -191,7 +189,7 @@ def test_the_sources_own_validation_split_is_used(tmp_path: Path):
     comp = read(tmp_path / "pets", tmp_path / "kept")
     assert comp.train.tolist() == [0, 1, 2, 3, 4] and comp.valid.tolist() == [0, 1] and comp.n_quarantined == 1
     assert comp.classes == ["a", "b"] and comp.valid_pictures is not comp.pictures
-    assert sorted(path.name.rsplit("-", 1)[0] for path in (tmp_path / "kept").iterdir()) == ["pets", "pets-valid"]
+    assert sorted(path.name.rsplit("-", 1)[0] for path in (tmp_path / "kept").iterdir()) == ["pets-6", "pets-valid-6"]
 
 
 @pytest.mark.parametrize("split", ["", "val"])

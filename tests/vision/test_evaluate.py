@@ -80,6 +80,39 @@ def test_what_was_held_out_is_measured_where_the_source_was_trained_on(
     assert evaluate(tmp_path / "net", other, device="cpu", workers=1).n == 15
 
 
+def test_held_out_pictures_are_the_same_whatever_is_broken(tmp_path: Path):
+    folder = write_folder(tmp_path / "some", 20)
+    (folder / "green" / "000.png").write_bytes(b"broken")
+    result = train(folder, tmp_path / "net", **{**FAST, "epochs": 1})
+    found = evaluate(tmp_path / "net", str(folder) + "/", device="cpu", workers=1)
+    assert found.n == result.n_valid and found.accuracy == pytest.approx(result.accuracy)
+
+
+def test_pictures_that_were_all_trained_on_are_not_measured(
+    network: TrainedNetwork, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    folder = write_folder(tmp_path / "some", 8)
+    valid = str(network.shapes / "val")
+    train(folder, tmp_path / "net", **{**FAST, "epochs": 1, "valid": valid})
+    with pytest.raises(
+        SourceError, match=f"was trained on, all of it: measure on other pictures, {valid} for instance"
+    ):
+        evaluate(tmp_path / "net", folder, device="cpu", workers=1)
+    make_picture("red", np.random.default_rng(9)).save(folder / "red" / "new.png")
+    assert evaluate(tmp_path / "net", folder, device="cpu", workers=1).n == 25
+    assert "has changed since it was trained on" in capsys.readouterr().err
+
+
+def test_where_nothing_can_be_read_there_is_nothing_to_measure(network: TrainedNetwork, tmp_path: Path):
+    (tmp_path / "red").mkdir()
+    (tmp_path / "red" / "a.png").write_bytes(b"?")
+    with pytest.raises(SourceError, match="not one of 1 pictures can be decoded: no picture"):
+        evaluate(network.net, tmp_path, device="cpu", workers=1)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SourceError, match="there are no pictures: expected files that end in .jpg"):
+        list(predict(network.net, [tmp_path / "empty"], device="cpu"))
+
+
 def test_a_source_with_some_of_the_classes_is_measured(network: TrainedNetwork, tmp_path: Path):
     folder = tmp_path / "some"
     (folder / "red").mkdir(parents=True)
@@ -88,7 +121,7 @@ def test_a_source_with_some_of_the_classes_is_measured(network: TrainedNetwork, 
         make_picture("red", rng).save(folder / "red" / f"{k}.png")
     (folder / "red" / "bad.png").write_bytes(b"?")
     found = evaluate(network.net, folder, device="cpu", workers=1)
-    assert found.n == 4 and found.n_quarantined == 1 and found.labels == sorted(COLOURS)
+    assert found.n == 4 and found.quarantined == {"red/bad.png": "no picture"} and found.labels == sorted(COLOURS)
     assert sum(found.confusion[2]) == 4 and sum(map(sum, found.confusion)) == 4
 
 

@@ -11,7 +11,7 @@ import torch
 from colours import BATCH, learner
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from train.toy import Raise, same, values_of
 
@@ -228,3 +228,11 @@ def test_resumed_fit_mixes_and_cuts_the_same(tmp_path: Path, n_before: int):
     comp.fit_one_cycle(2, 1e-2, resume=latest_checkpoint(tmp_path))
     assert same(values_of(ref.model), values_of(comp.model))
     assert comp.history[-1]["train_loss"] == ref.history[-1]["train_loss"]
+
+
+def test_a_loss_that_cannot_be_had_of_each_sample_is_refused():
+    learn = learner(MixUp(0.4), loss_fn=nn.CrossEntropyLoss())
+    with pytest.raises(
+        ValueError, match=r"MixUp needs a loss of each sample: give loss_fn\(pred, target, reduction=\)"
+    ):
+        learn.fit(1)

@@ -3,7 +3,9 @@
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,8 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from ulmpipe import durable
 from ulmpipe.durable import MANIFEST, STAGING_PREFIX
-from ulmpipe.errors import OutputInUseError, SourceError, StoreError
+from ulmpipe.errors import SourceError, StoreError
 from vision import store
 from vision.data import usable
 from vision.decode import decode
@@ -130,7 +133,7 @@ def test_where_all_are_broken_there_is_no_store(tmp_path: Path):
     plan = plan_of(write_table(tmp_path / "a.parquet", [b"x", b""]))
     with pytest.raises(SourceError, match="not one of 2 pictures can be decoded: no picture"):
         cached(plan, tmp_path / "kept")
-    assert not list((tmp_path / "kept").iterdir())
+    assert not (tmp_path / "kept").exists()
 
 
 def test_names_that_are_no_utf8_can_be_stored(tmp_path: Path):
@@ -211,7 +214,7 @@ def test_killed_half_way_it_is_done_again(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(store, "decode_unit", die)
     with pytest.raises(KeyboardInterrupt):
         cached(plan, tmp_path / "kept")
-    assert not list((tmp_path / "kept").iterdir())
+    assert not (tmp_path / "kept").exists()
     (killed,) = (tmp_path / "killed").iterdir()
     assert not (killed / MANIFEST).exists() and list(killed.glob(f"{STAGING_PREFIX}*/{PIXELS}"))
     with pytest.raises(StoreError, match="did not finish"):
@@ -222,15 +225,60 @@ def test_killed_half_way_it_is_done_again(tmp_path: Path, monkeypatch: pytest.Mo
     assert np.array_equal(pictures.pixels, [decode(png(n), SIDE) for n in range(6)])
 
 
-def test_two_runs_do_not_decode_into_one_store(tmp_path: Path, pets: Path, monkeypatch: pytest.MonkeyPatch):
-    def again(*task: Any) -> Any:
-        with pytest.raises(OutputInUseError):
-            cached(plan_of(pets), tmp_path / "kept")
-        return real(*task)
+def test_a_second_run_waits_for_the_one_that_decodes(tmp_path: Path, pets: Path, capsys: pytest.CaptureFixture[str]):
+    folder = tmp_path / "kept" / cached(plan_of(pets), tmp_path / "ref").folder.name
+    with ThreadPoolExecutor() as pool:
+        with durable.locked(folder):
+            (folder / "held").touch()
+            second = pool.submit(cached, plan_of(pets), tmp_path / "kept")
+            time.sleep(0.5)
+            assert not second.done()
+        assert len(second.result().names) == 7
+    assert capsys.readouterr().err.startswith("another run decodes these pictures: waiting for it")
 
-    real = store.decode_unit
-    monkeypatch.setattr(store, "decode_unit", again)
-    assert len(cached(plan_of(pets), tmp_path / "kept").names) == 7
+
+def test_workers_run_ahead_no_further_than_a_few_tasks():
+    begun: list[int] = []
+
+    def tasks() -> Iterator[tuple[int]]:
+        for number in range(100):
+            begun.append(number)
+            yield (-number,)
+
+    results = store.in_workers(abs, tasks(), 2)
+    assert [next(results) for _ in range(3)] == [0, 1, 2]
+    time.sleep(0.5)
+    assert len(begun) <= 3 + 2 * store.READ_AHEAD
+    assert list(results) == list(range(3, 100))
+
+
+def test_tables_that_are_read_again_and_again_stay_within_their_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "many.parquet"
+    pq.write_table(pa.table({"image": [png(k) for k in range(12)], "label": ["a", "b"] * 6}), path, row_group_size=3)
+    plan = plan_of(path)
+    ref = dict(pixels_of_all(StreamedPictures(plan, 8, 1)))
+    monkeypatch.setattr(store, "MAX_ENCODED_BYTES", 1)
+    small = StreamedPictures(plan, 8, 1)
+    for record in (0, 11, 4, 5, 0, 7):
+        ((_, pixels),) = small.read([np.array([record])])
+        assert np.array_equal(pixels[0], ref[record]) and len(small.encoded) == 1
+
+
+def pixels_of_all(pictures: store.Pictures) -> Iterator[tuple[int, np.ndarray]]:
+    for records, pixels in pictures.read([np.arange(len(pictures.names))]):
+        yield from zip(records.tolist(), pixels, strict=True)
+
+
+def test_a_row_group_of_any_size_is_decoded_piece_by_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "many.parquet"
+    rows = [png(k) if k != 4 else b"broken" for k in range(11)]
+    pq.write_table(pa.table({"image": rows, "label": ["a", "b"] * 5 + ["a"]}), path)
+    ref = cached(plan_of(path), tmp_path / "ref")
+    monkeypatch.setattr(store, "UNIT_PICTURES", 3)
+    comp = cached(plan_of(path), tmp_path / "comp")
+    assert (
+        np.array_equal(comp.pixels, ref.pixels) and comp.quarantined == ref.quarantined and list(ref.quarantined) == [4]
+    )
 
 
 @pytest.mark.parametrize("name", [PIXELS, "pictures.json"])

@@ -48,8 +48,8 @@ def test_what_a_training_leaves(network: TrainedNetwork):
     assert config["classes"] == ["blue", "green", "red"] and config["size"] == 32 and config["flip"] is True
     assert config["trained"]["results"]["accuracy"] == network.result.accuracy
     assert {path.name.rsplit("-", 1)[0] for path in (network.folder / "pictures").iterdir()} == {
-        "shapes",
-        "shapes-valid",
+        "shapes-32",
+        "shapes-valid-32",
     }
 
 
@@ -98,7 +98,7 @@ def test_transfer_keeps_the_body_and_learns_other_classes(network: TrainedNetwor
         path.unlink()
     (folder / "red").rmdir()
     result = transfer(folder, network.net, tmp_path / "net", **{**OPTIONS, "head_epochs": 4, "epochs": 4})
-    assert result.classes == ["blue", "green"] and result.accuracy > 0.8
+    assert result.classes == ["blue", "green"] and result.accuracy > 0.8 and result.n_steps == 8 * 2
     body = ImageClassifier.from_pretrained(tmp_path / "net").model.get_submodule("body")
     before = ImageClassifier.from_pretrained(network.net).model
     assert body.get_submodule("stem.0.0").weight.shape == before.get_submodule("stem.0.0").weight.shape  # pyright: ignore
@@ -183,6 +183,31 @@ def test_few_pictures_are_enough(tmp_path: Path):
     rng_pictures = write_folder(tmp_path / "few", 2)
     result = train(rng_pictures, tmp_path / "net", **{**FAST, "epochs": 1})
     assert (result.n_train, result.n_valid, result.n_steps) == (3, 3, 1)
+
+
+def test_a_training_goes_on_with_the_same_pictures_only(tmp_path: Path):
+    train(write_folder(tmp_path / "some", 10), tmp_path / "net", **{**FAST, "epochs": 1})
+    other = write_folder(tmp_path / "other", 10, seed=8)
+    with pytest.raises(ConfigError, match=r"was begun with pictures \w+, not \w+: resume with the options"):
+        train(other, tmp_path / "net", **{**FAST, "epochs": 1, "resume": True})
+
+
+def test_a_run_that_died_early_does_not_stand_in_the_way(network: TrainedNetwork, tmp_path: Path):
+    (tmp_path / "net").mkdir()
+    for name in (".lock", "batch.png", "metrics.jsonl"):
+        (tmp_path / "net" / name).touch()
+    assert train(network.shapes, tmp_path / "net", **{**FAST, "epochs": 1}).n_steps == 7
+
+
+def test_broken_pictures_that_are_decoded_as_it_goes_leave_steps_and_numbers_alone(tmp_path: Path):
+    folder = write_folder(tmp_path / "some", 20)
+    for k in range(0, 20, 3):
+        (folder / "red" / f"{k:03}.png").write_bytes(b"broken")
+    options = {**FAST, "epochs": 2, "batch_size": 4, "cache": "never"}
+    result = train(folder, tmp_path / "net", **options)
+    assert result.n_quarantined == 7 and result.n_steps == 24 and 0 <= result.accuracy <= 1 and result.valid_loss > 0
+    config = json.loads((tmp_path / "net/config.json").read_text())
+    assert len(config["trained"]["quarantined"]) == 7 and (tmp_path / "net/checkpoint-24").is_dir()
 
 
 def test_digits_are_not_mirrored_and_not_magnified_too_far(tmp_path: Path):

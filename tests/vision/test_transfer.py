@@ -21,9 +21,7 @@ from vision.transfer import (
     load_weights,
     n_features,
     save_weights,
-    stage_splitter,
 )
-from vision.xresnet import XResNet
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -147,15 +145,6 @@ def test_frozen_after_training_stays_where_it_is():
     assert all(torch.equal(a, b) for a, b in zip(before, learn.groups[0], strict=True))
 
 
-def test_stages_are_split_in_halves():
-    model = XResNet((1, 1, 1, 1), stem=(4, 8, 8), widths=(8, 8, 16, 16))
-    network = adapt(model, 3)
-    lower, upper, head = stage_splitter(*parts(network))
-    assert Counter(map(id, [*lower, *upper, *head])) == Counter(id(param) for param in network.parameters())
-    assert {id(p) for p in upper} == {id(p) for stage in list(model.stages)[2:] for p in stage.parameters()}
-    assert {id(p) for p in head} == {id(p) for p in network.get_submodule("head").parameters()}
-
-
 # ---- weights --------------------------------------------------------------------------------------------------------
 
 
@@ -166,14 +155,6 @@ def test_weights_come_back_bit_for_bit(tmp_path: Path):
     other = tiny(seed=5)
     load_weights(other, tmp_path / "w.safetensors")
     assert same(values_of(other), values_of(learn.model))
-
-
-def test_prefix_chooses_a_part(tmp_path: Path):
-    network, model = adapted(), tiny(seed=5)
-    save_weights(network, tmp_path / "w.safetensors")
-    body = cut_body(model)
-    load_weights(body, tmp_path / "w.safetensors", prefix="body.")
-    assert same(values_of(body), values_of(network.get_submodule("body")))
 
 
 def test_weights_of_another_network_are_told_apart(tmp_path: Path):

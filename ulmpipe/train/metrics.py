@@ -159,6 +159,8 @@ class Predictions(Callback):
 
     def joined(self) -> tuple[Tensor, Tensor]:
         """Return predictions and targets, each joined along the first dimension."""
+        if not self.preds:
+            return torch.zeros(0), torch.zeros(0, dtype=torch.int64)
         return torch.cat(self.preds), torch.cat(self.targets)
 
 

@@ -6,6 +6,7 @@ plain training are all such lists. Which phases there are is up to the tasks.
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -47,8 +48,8 @@ def run_phases(
     """Run phases one after the other, with checkpoints in `out`; with `resume` from where the last one was written.
 
     `options` are those that a resumed training must share; `cycle` are arguments of `fit_one_cycle`. Returns the last
-    epoch's row of numbers, with `targets_per_s` over all training of this run. A phase without epochs is left out; where
-    no other is left, the numbers are those of the model as it is.
+    epoch's row of numbers, with `targets_per_s` over all training of this run and `n_steps` of all phases. A phase
+    without epochs is left out; where no other is left, the numbers are those of the model as it is.
     """
     phases = [phase for phase in phases if phase.n_epochs > 0]
     resume_path, first = _find_resume(phases, options, out) if resume else _start_over(out)
@@ -72,7 +73,8 @@ def run_phases(
         training_s += sum(row["seconds"] for row in learn.history)
         n_targets += sum(row["seconds"] * row["targets_per_s"] for row in learn.history)
     last = learn.history[-1] if phases else learn.validate()
-    return {**last, "targets_per_s": n_targets / max(training_s, 1e-9)}
+    n_steps = sum(min(phase.n_epochs * len(learn.train_dl), phase.max_steps or math.inf) for phase in phases)
+    return {**last, "targets_per_s": n_targets / max(training_s, 1e-9), "n_steps": n_steps}
 
 
 def check_finished(out: Path) -> None:
