@@ -8,17 +8,18 @@ asserts that all compute the same.
 `loader`: pictures a second on one core. `train`: the commands of README, each its own process.
 """
 
+import sys
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).parents[1])  # and not bench/, where Python would find another `tokenize`
+
 import json
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
-
-sys.path[0] = str(Path(__file__).parents[1])
 
 import numpy as np
 import torch

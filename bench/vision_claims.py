@@ -8,15 +8,16 @@ in one thing only, and has the same seeds, pictures and steps. Accuracy is of ev
 last epoch.
 """
 
-import statistics
 import sys
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).parents[1])  # and not bench/, where Python would find another `tokenize`
+
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
-
-sys.path[0] = str(Path(__file__).parents[1])
 
 import numpy as np
 import torch

@@ -83,9 +83,7 @@ def evaluate(
         log("the network was not trained on mirror images: they are left out")
     elif tta:
         mirrored, _ = reader(classifier, mirror=True).predict(batches)
-        pred = torch.logaddexp(
-            pred.log_softmax(1), mirrored.log_softmax(1)
-        )  # of the mean probability, but for a constant
+        pred = torch.logaddexp(pred.log_softmax(1), mirrored.log_softmax(1))  # of twice the mean probability
     confusion = confusion_matrix(pred.argmax(1), target, len(classifier.classes))
     return Evaluation(
         n=len(target),
