@@ -18,13 +18,12 @@ sys.path[0] = str(Path(__file__).parents[1])  # and not bench/, where Python wou
 
 from joblib import Parallel, delayed
 
+from bench import record
 from bench.corpora import CORPORA, documents
-from ulmpipe.tasks.verify import info
 from ulmpipe.text.engine import FastTokenizer
 from ulmpipe.text.rules import PRESETS
 from ulmpipe.text.tokenizer import Tokenizer, TokenizerRecipe
 
-RESULTS = Path(__file__).parent / "results"
 BATCH = 1000
 N_FASTAI = 2000  # reviews that fastai tokenizes too
 FASTAI = """
@@ -78,6 +77,7 @@ def compare_with_fastai(python: str, folder: Path) -> dict[str, Any]:
 
 def main() -> None:
     """Compare all, two at a time, and write down what was found."""
+    record.where()
     begin_s = time.monotonic()
     jobs = [(name, preset) for name in sys.argv[1:] or CORPORA for preset in PRESETS]
     found: Any = Parallel(n_jobs=os.cpu_count(), verbose=5)(delayed(compare)(*job) for job in jobs)
@@ -89,10 +89,8 @@ def main() -> None:
         print(
             f"{row['different']:6} of {row['documents']:7,} documents differ  {row['corpus']} {row['preset']} {row['first'] or ''}"
         )
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=RESULTS).stdout.strip()  # fmt: skip
     if not sys.argv[1:]:
-        value = {"commit": commit, "machine": info(), "seconds": round(time.monotonic() - begin_s), "rows": rows}
-        (RESULTS / "exact.json").write_text(json.dumps(value, indent=1) + "\n")
+        record.write("exact", {"seconds": round(time.monotonic() - begin_s), "rows": rows})
     sys.exit(any(row["different"] for row in rows))
 
 

@@ -16,10 +16,9 @@ from typing import Any
 
 sys.path[0] = str(Path(__file__).parents[1])  # and not bench/, where Python would find another `tokenize`
 
-from ulmpipe.tasks.verify import info
+from bench import record
 
 ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "bench" / "results"
 TRAIN = (
     "pretrain wikitext2 -o {out}/wt2-lm --size small --max-vocab 10000 --batch-size 32 --max-steps 300",
     "finetune imdb --from {out}/wt2-lm -o {out}/imdb --max-vocab 10000 --max-steps 200 --max-tokens 200 --epochs 1",
@@ -60,16 +59,12 @@ def measure_train(out: Path) -> dict[str, Any]:
 
 def main() -> None:
     """Measure what was asked for, and write it down with the machine it was measured on."""
+    record.where()
     measures = {"demo": measure_demo, "train": measure_train}
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT
-    ).stdout.strip()
     for name in sys.argv[1:] or measures:
         with tempfile.TemporaryDirectory() as out:
             result = measures[name](Path(out))
-        RESULTS.mkdir(parents=True, exist_ok=True)
-        described = {"commit": commit, "machine": info(), **result}
-        (RESULTS / f"{name}.json").write_text(json.dumps(described, indent=1).replace(out, "out") + "\n")
+        record.write(name, json.loads(json.dumps(result).replace(out, "out")))
 
 
 if __name__ == "__main__":

@@ -24,23 +24,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bench import record
 from bench.corpora import data_folder
-from ulmpipe.tasks.verify import info
 from ulmpipe.text.documents import _together
 from ulmpipe.text.engine import FastTokenizer
 from ulmpipe.text.pieces import Document
 from ulmpipe.text.tokenizer import Tokenizer
 
 ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "bench" / "results"
 REPEATS, FASTAI_REPEATS = 5, 1
 SIZES = (18_750, 25_000, 75_000)
 REVIEW = 1300  # characters of the one document
-
-
-def summary(seconds: list[float]) -> dict[str, Any]:
-    """Median and all, lowest first."""
-    return {"median": round(statistics.median(seconds), 3), "all": sorted(round(s, 3) for s in seconds)}
 
 
 def run_command(words: list[str]) -> tuple[float, dict[str, Any]]:
@@ -101,7 +95,7 @@ def measure_commands(paths: dict[int, Path], folder: Path, peer: str | None) -> 
     if peer:
         ours = tokenize(paths[75_000], out, "--rules", "fastai2")[1]
         assert result["fastai 75000"]["n_tokens"] == ours["n_tokens"], (result["fastai 75000"], ours)
-    return {"wall_s": {name: summary(walls) for name, walls in seconds.items()}, "runs": result}
+    return {"wall_s": {name: record.summary(walls) for name, walls in seconds.items()}, "runs": result}
 
 
 def measure_scan(texts: list[str]) -> dict[str, Any]:
@@ -136,6 +130,7 @@ def measure_scan(texts: list[str]) -> dict[str, Any]:
 
 def main() -> None:
     """Measure, and write down with the machine it was measured on."""
+    record.where()
     peer = os.environ.get("PEER_PYTHON")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -146,9 +141,7 @@ def main() -> None:
         if peer:
             result["peers in memory"] = run_command([peer, "bench/peers.py", "in-memory", str(paths[75_000])])[1]
         result |= measure_commands(paths, folder, peer)
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT).stdout.strip()  # fmt: skip
-    described = {"commit": commit, "machine": info(), "mb": 99.639617, **result}
-    (RESULTS / "tokenize.json").write_text(json.dumps(described, indent=1).replace(name, "out") + "\n")
+    record.write("tokenize", json.loads(json.dumps({"mb": 99.639617, **result}).replace(name, "out")))
 
 
 if __name__ == "__main__":
