@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-sys.path[0] = str(Path(__file__).parents[1])  # and not bench/, where Python would find another `tokenize`
+sys.path[0] = str(Path(__file__).parents[1])  # the repository, in the place of bench/
 
 from joblib import Parallel, delayed
 

@@ -1,4 +1,4 @@
-"""The goal of this script is to time other tokenizers on the texts of bench/tokenize.py, in a Python that has them.
+"""The goal of this script is to time other tokenizers on the texts of bench/tokenizer.py, in a Python that has them.
 
     PEER_PYTHON bench/peers.py fastai TEXTS.parquet            the whole job of fastai 2: tokens, vocabulary, ids; one process, two workers
     PEER_PYTHON bench/peers.py in-memory TEXTS.parquet         the others on one core, texts in memory: a first time, then warm
@@ -11,7 +11,7 @@ import os
 import sys
 import time
 
-sys.path.pop(0)  # bench/, where Python would find another `tokenize`
+sys.path.pop(0)  # bench/: nothing of it is for this environment
 
 REPEATS = 5
 HF_BYTES, INTERSTICY_BYTES = 20_000_000, 4_000_000  # slower ones get a part of the texts

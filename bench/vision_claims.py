@@ -11,7 +11,7 @@ last epoch.
 import sys
 from pathlib import Path
 
-sys.path[0] = str(Path(__file__).parents[1])  # and not bench/, where Python would find another `tokenize`
+sys.path[0] = str(Path(__file__).parents[1])  # the repository, in the place of bench/
 
 import statistics
 import time

@@ -1,6 +1,6 @@
 """The goal of this script is to measure how fast texts become tokens, beside fastai, gigatoken and others, in one run.
 
-    ULMPIPE_DATA=../shared/data PEER_PYTHON=/path/to/python python bench/tokenize.py      -> bench/results/tokenize.json
+    ULMPIPE_DATA=../shared/data PEER_PYTHON=/path/to/python python bench/tokenizer.py      -> bench/results/tokenize.json
 
 Whole commands as a user runs them, process start, vocabulary and writing included, on two cores; then the scan alone,
 on one core, on the same texts in memory. First it asserts that the tokens are the reference's, and fastai's. Without
@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-sys.path[0] = str(Path(__file__).parents[1])  # and not bench/, where Python would find another `tokenize`
+sys.path[0] = str(Path(__file__).parents[1])  # the repository, in the place of bench/
 
 import numpy as np
 import pyarrow as pa
