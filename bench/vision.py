@@ -148,7 +148,7 @@ def images_per_s(batches: ImageBatches, views: Augment | None = None) -> float:
 def measure_loader() -> dict[str, Any]:
     """With and without the cache, and with the views of the network, one core each."""
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    data = read_images("imagenette", Path("models/pictures"))
+    data = read_images("imagenette", Path("models/decoded-pictures"))
     plan = find_source("imagenette")
     assert plan is not None
     records = data.train[:LOADED]
@@ -176,7 +176,7 @@ def measure_train() -> dict[str, Any]:
     """Train, then evaluate, once each."""
     found: dict[str, Any] = {"fastai": FASTAI}
     with tempfile.TemporaryDirectory() as out:
-        read_images("imagenette", Path(out, "pictures"))  # decoded for both
+        read_images("imagenette", Path(out, "decoded-pictures"))  # decoded for both
         for name, command in TRAIN.items():
             words = command.format(out=out).split()
             trained = run(words)

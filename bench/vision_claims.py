@@ -228,7 +228,7 @@ def main() -> None:
     """Try the claims that were asked for; the rest of the results stays as it was."""
     claims = {"stem": stem, "mixup": mixup, "smoothing": smoothing, "transfer": transfer}
     record.where()
-    data = read_images("imagenette", Path("models/pictures"))
+    data = read_images("imagenette", Path("models/decoded-pictures"))
     for name in sys.argv[1:] or claims:
         begin_s = time.monotonic()
         arms = claims[name](data)

@@ -370,7 +370,9 @@ def test_quarantined_inputs_end_with_3(cli: Cli, own: Path, reviews: Path, tmp_p
     }[command]
     ended = cli(command, *([own / "clf"] if command == "evaluate" else []), reviews, *args, "--json")
     assert ended.code == 3 and json.loads(ended.out)["n_quarantined"] == 1
-    assert "quarantined pos/1.txt: " in ended.err and "1 inputs were quarantined, the rest was read" in ended.err
+    assert (
+        "quarantined pos/1.txt: " in ended.err and "1 input was quarantined (left out), the rest was read" in ended.err
+    )
 
 
 @pytest.mark.parametrize("command", ["tokenize", "pretrain", "finetune"])

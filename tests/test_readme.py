@@ -45,7 +45,7 @@ def test_picture_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, o
     )
     names: dict[str, Any] = {}
     exec("\n".join(line.removeprefix("    ") for line in block.splitlines()), names)
-    assert names["learn"].history[-1]["accuracy"] > 0.3 and (tmp_path / "models" / "pictures").is_dir()
+    assert names["learn"].history[-1]["accuracy"] > 0.3 and (tmp_path / "models" / "decoded-pictures").is_dir()
 
 
 def test_commands_of_pictures_are_those_of_the_command_line():

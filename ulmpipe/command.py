@@ -67,7 +67,8 @@ def finish(result: Any, lines: Any, *, as_json: bool, n_quarantined: int = 0) ->
         for line in lines:
             typer.echo(line)
     if n_quarantined:
-        log(f"{n_quarantined} inputs were quarantined, the rest was read")
+        were = "input was" if n_quarantined == 1 else "inputs were"
+        log(f"{n_quarantined:,} {were} quarantined (left out), the rest was read")
         raise typer.Exit(QUARANTINED)
 
 

@@ -131,7 +131,7 @@ def read_images(
     if plan is None:
         raise SourceError(f"{source} has no training pictures: expected a folder train beside its val")
     if len(plan.classes) < 2:
-        raise SourceError(f"{source} has {len(plan.classes)} classes, expected two at least: a folder for each, or a column of labels (--label-column)")  # fmt: skip
+        raise SourceError(f"{source} has {len(plan.names):,} pictures of {len(plan.classes)} classes, expected two at least: a folder for each class, or in a table a column of labels (--label-column)")  # fmt: skip
     valid_plan = find_source(valid or source, "valid", **columns)
     if valid and not valid_plan:
         valid_plan = find_source(valid, "train", **columns)
@@ -170,9 +170,13 @@ def renumbered(plan: Plan, classes: list[str], source: str) -> Plan:
     Raises `SourceError` for a class that is not among them.
     """
     if unknown := sorted(set(plan.classes) - set(classes)):
-        raise SourceError(f"{source} has classes {', '.join(unknown[:5])} to measure on, expected those of training: {', '.join(classes[:5])} ...")  # fmt: skip
+        raise SourceError(f"{source} has pictures of {_some(unknown)}, which training did not know: expected {_some(classes)}; rename or leave out the others")  # fmt: skip
     number = np.array([classes.index(name) for name in plan.classes] + [-1], np.int64)
     return replace(plan, labels=number[plan.labels], classes=classes)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def usable(pictures: Pictures, records: Records | None = None) -> Records:

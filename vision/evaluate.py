@@ -139,8 +139,6 @@ def predict(model: str | Path | ImageClassifier, paths: Iterable[str | Path], *,
     """Predict picture files, or all in a folder, one after the other, in their order; what can't be read says why."""
     classifier = model if isinstance(model, ImageClassifier) else ImageClassifier.from_pretrained(model, device=pick_device(device))  # fmt: skip
     files = [file for path in paths for file in _files(Path(path))]
-    if not files:
-        raise SourceError(f"there are no pictures: expected files that end in {', '.join(SUFFIXES)}")
     for first in range(0, len(files), BATCH_SIZE):
         chunk = files[first : first + BATCH_SIZE]
         pixels, reasons = decode_all(chunk, classifier.side)
@@ -155,7 +153,9 @@ def predict(model: str | Path | ImageClassifier, paths: Iterable[str | Path], *,
 
 def _files(path: Path) -> list[Path]:
     if path.is_dir():
-        return sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
+        if found := sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES):
+            return found
+        raise SourceError(f"{path} holds no pictures: expected files that end in {', '.join(SUFFIXES)}")
     if not path.exists():
         raise SourceError(f"{path} does not exist: expected a picture, or a folder of pictures")
     return [path]

@@ -59,7 +59,7 @@ class ImageClassifier:
     def from_pretrained(cls, folder: Path | str, *, device: str | torch.device = "cpu") -> "ImageClassifier":
         """Load a model folder, in evaluation mode. Raises `StoreError` where it is unfinished, damaged or no such folder."""
         folder = Path(folder)
-        check_files(folder, read_manifest(folder, KIND, FORMAT_VERSION))
+        check_files(folder, read_manifest(folder, KIND, FORMAT_VERSION), digests=True)  # a flipped bit predicts NaN
         config = read_json(folder / CONFIG_FILE)
         check_keys(config, PARTS, folder / CONFIG_FILE)
         model = make_network(config["settings"])

@@ -30,7 +30,7 @@ def show_batch(learn: Learner, classes: Sequence[str], path: Path, *, n: int = S
 
 
 def show_top_losses(learn: Learner, data: ImageData, path: Path, *, n: int = SHOWN) -> None:
-    """Draw the validation pictures of the highest loss: predicted / true, loss, probability of the true class."""
+    """Draw the validation pictures of the highest loss: what they were taken for, what they are, and how likely that seemed."""
     assert learn.valid_dl is not None
     pred, target = learn.predict(learn.valid_dl)
     if not len(target):
@@ -40,7 +40,7 @@ def show_top_losses(learn: Learner, data: ImageData, path: Path, *, n: int = SHO
     chosen = pred[worst].argmax(1).tolist()
     probabilities = pred[worst].softmax(1).gather(1, target[worst][:, None])[:, 0].tolist()
     titles = [
-        f"{data.classes[p]} / {data.classes[t]}\nloss {loss:.2f}, p {probability:.2f}"
+        f"said {data.classes[p]}, is {data.classes[t]}\nloss {loss:.2f}, gave it {probability:.0%}"
         for p, t, loss, probability in zip(
             chosen, target[worst].tolist(), losses[worst].tolist(), probabilities, strict=True
         )

@@ -38,9 +38,11 @@ from .source import source_name
 from .transfer import bn_splitter
 
 MODELS_FOLDER = Path("models")
+PICTURES_FOLDER = "decoded-pictures"  # beside the model folders
 SIZE, STORED = 128, 1.25  # pixels seen, and how much more are kept to cut views from
 MAGNIFIED = 4  # times that small pictures are enlarged at most
 PCT_START = 0.25  # of a phase, in which the learning rate rises
+MIN_STEPS = 4  # in an epoch: with fewer pictures batches get smaller
 NOT_MIRRORED = (DIGITS,)
 MAY_CHANGE = {"resume", "workers", "device", "checkpoint_steps", "cache"}  # options a resumed training need not share
 
@@ -86,6 +88,7 @@ def train(source: str | Path, out: str | Path | None = None, **options: Any) -> 
     out = _check(str(source), out, config)
     begin_s = time.monotonic()
     with locked(out):
+        _check_before(out, config)
         data = _read(str(source), out, config, config.size or SIZE)
         torch.manual_seed(config.seed)
         settings = {"arch": config.arch, "c_out": len(data.classes)}
@@ -113,6 +116,7 @@ def transfer(source: str | Path, from_model: str | Path, out: str | Path | None 
         raise ConfigError(f"-o {out} is the model to start from: choose another -o")
     begin_s = time.monotonic()
     with locked(out):
+        _check_before(out, config)
         size = config.size or before.size
         data = _read(str(source), out, config, size)
         torch.manual_seed(config.seed)
@@ -140,16 +144,20 @@ def _check(source: str, out: str | Path | None, config: FitConfig) -> Path:
     check_output(path, expected=KIND, also=("metrics.jsonl", CONFIG_FILE, WEIGHTS_FILE, *PLOTS) if is_ours else ())
     if config.precision != "auto":
         check_precision(config.precision, pick_device(config.device))
-    check_resume(config.resume, path)
-    if not config.resume:
-        check_finished(path)
     return path
+
+
+def _check_before(out: Path, config: FitConfig) -> None:
+    """What stands in a folder that no other run has now: an unfinished training is resumed, or refused."""
+    check_resume(config.resume, out)
+    if not config.resume:
+        check_finished(out)
 
 
 def _read(source: str, out: Path, config: FitConfig, size: int) -> ImageData:
     data = read_images(
         source,
-        out.parent / "pictures",
+        out.parent / PICTURES_FOLDER,
         side=round(STORED * size),
         valid=config.valid,
         valid_fraction=config.valid_fraction,
@@ -165,6 +173,12 @@ def _read(source: str, out: Path, config: FitConfig, size: int) -> ImageData:
 
 def _fit(source: str, out: Path, config: FitConfig, data: ImageData, recipe: Recipe, begin_s: float) -> FitResult:
     """Train, and write the model folder."""
+    batch_size = config.batch_size
+    if len(data.train) < MIN_STEPS * batch_size:
+        batch_size = min(batch_size, max(8, len(data.train) // MIN_STEPS))
+        log(
+            f"{len(data.train)} pictures are few: batches of {batch_size}; --epochs of a few hundred and --mixup 0.4 help"
+        )
     flip = config.flip if config.flip is not None else source_name(source) not in NOT_MIRRORED
     precision = pick_precision(config.precision, pick_device(config.device))
     learn = cnn_learner(
@@ -172,7 +186,7 @@ def _fit(source: str, out: Path, config: FitConfig, data: ImageData, recipe: Rec
         data,
         size=recipe.size,
         first_size=recipe.first_size,
-        batch_size=config.batch_size,
+        batch_size=batch_size,
         mixup=config.mixup,
         smooth=config.smooth,
         flip=flip,

@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from ulmpipe.durable import write_bytes
 from ulmpipe.errors import StoreError
 
 POOLS = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
@@ -107,7 +108,7 @@ def bn_splitter(body: nn.Module, head: nn.Module) -> list[list[nn.Parameter]]:
 
 def save_weights(model: nn.Module, path: Any) -> None:
     """Write parameters and buffers as safetensors."""
-    save_file({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}, path)
+    write_bytes(path, save({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}))
 
 
 def load_weights(model: nn.Module, path: Any) -> None:

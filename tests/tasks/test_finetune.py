@@ -179,7 +179,7 @@ def test_stopped_training_is_refused_then_resumed(
     options = {**SHORT, "from_model": str(trained.lm), "checkpoint_steps": 1, "classifier_drop_mult": 0.5}
     finetune(trained.train, tmp_path / "ref", **options)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("ulmpipe.tasks.phases.MetricsLog.after_epoch", interrupt_in(stop_in, patch))
+        patch.setattr("ulmpipe.train.phases.MetricsLog.after_epoch", interrupt_in(stop_in, patch))
         finetune(trained.train, tmp_path / "out", **options)
     with pytest.raises(UlmpipeError, match="did not finish: go on with --resume"):
         finetune(trained.train, tmp_path / "out", **options)

@@ -212,14 +212,16 @@ def test_cached_and_streamed_pictures_give_the_same_batches(tmp_path: Path, cach
 def test_classes_that_differ_are_refused(tmp_path: Path):
     write_classes(tmp_path / "pets/train", {"cat": 2, "dog": 2})
     write_classes(tmp_path / "pets/val", {"cat": 2, "newt": 2})
-    with pytest.raises(SourceError, match="has classes newt to measure on, expected those of training: cat, dog"):
+    with pytest.raises(
+        SourceError, match="has pictures of newt, which training did not know: expected cat, dog; rename"
+    ):
         read(tmp_path / "pets", tmp_path / "kept")
 
 
 @pytest.mark.parametrize(("sizes", "n"), [({"cat": 3}, 1), ({".": 3}, 0)])
 def test_fewer_than_two_classes_are_refused(tmp_path: Path, sizes: dict[str, int], n: int):
     write_classes(tmp_path / "pets", sizes)
-    with pytest.raises(SourceError, match=f"has {n} classes, expected two at least"):
+    with pytest.raises(SourceError, match=f"pictures of {n} classes, expected two at least"):
         read(tmp_path / "pets", tmp_path / "kept")
 
 

@@ -109,7 +109,7 @@ def test_where_nothing_can_be_read_there_is_nothing_to_measure(network: TrainedN
     with pytest.raises(SourceError, match="not one of 1 pictures can be decoded: no picture"):
         evaluate(network.net, tmp_path, device="cpu", workers=1)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(SourceError, match="there are no pictures: expected files that end in .jpg"):
+    with pytest.raises(SourceError, match="empty holds no pictures: expected files that end in .jpg"):
         list(predict(network.net, [tmp_path / "empty"], device="cpu"))
 
 
@@ -129,7 +129,7 @@ def test_sources_and_models_that_do_not_fit(network: TrainedNetwork, tmp_path: P
     (tmp_path / "newt").mkdir()
     make_picture("red", np.random.default_rng(0)).save(tmp_path / "newt" / "a.png")
     with pytest.raises(
-        SourceError, match="has classes newt to measure on, expected those of training: blue, green, red"
+        SourceError, match="has pictures of newt, which training did not know: expected blue, green, red; rename"
     ):
         evaluate(network.net, tmp_path, device="cpu", workers=1)
     flat = tmp_path / "flat"

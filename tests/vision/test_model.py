@@ -10,6 +10,7 @@ from colours import noise
 from torch import Tensor, nn
 from train.toy import same, values_of
 
+from ulmpipe.durable import describe_file
 from ulmpipe.errors import StoreError
 from vision.augment import crop_resize
 from vision.data import Stats
@@ -80,13 +81,22 @@ def test_damaged_folder_is_refused(tmp_path: Path, name: str, damage: str):
         ImageClassifier.from_pretrained(tmp_path)
 
 
+def test_a_flipped_bit_is_found(tmp_path: Path):
+    classifier().save_pretrained(tmp_path)
+    data = bytearray((tmp_path / "model.safetensors").read_bytes())
+    data[-5] ^= 64
+    (tmp_path / "model.safetensors").write_bytes(data)
+    with pytest.raises(StoreError, match="model.safetensors was altered"):
+        ImageClassifier.from_pretrained(tmp_path)
+
+
 def alter(folder: Path, **changes: Any) -> None:
     """Change the configuration, and the manifest with it, as someone would who means harm."""
     config = json.loads((folder / "config.json").read_text()) | changes
     text = json.dumps({name: value for name, value in config.items() if value is not None})
     (folder / "config.json").write_text(text)
     manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["files"]["config.json"]["bytes"] = len(text.encode())
+    manifest["files"]["config.json"] = describe_file(folder / "config.json")
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 

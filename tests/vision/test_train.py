@@ -47,7 +47,7 @@ def test_what_a_training_leaves(network: TrainedNetwork):
     config = json.loads((network.net / "config.json").read_text())
     assert config["classes"] == ["blue", "green", "red"] and config["size"] == 32 and config["flip"] is True
     assert config["trained"]["results"]["accuracy"] == network.result.accuracy
-    assert {path.name.rsplit("-", 1)[0] for path in (network.folder / "pictures").iterdir()} == {
+    assert {path.name.rsplit("-", 1)[0] for path in (network.folder / "decoded-pictures").iterdir()} == {
         "shapes-32",
         "shapes-valid-32",
     }
@@ -98,7 +98,7 @@ def test_transfer_keeps_the_body_and_learns_other_classes(network: TrainedNetwor
         path.unlink()
     (folder / "red").rmdir()
     result = transfer(folder, network.net, tmp_path / "net", **{**OPTIONS, "head_epochs": 4, "epochs": 4})
-    assert result.classes == ["blue", "green"] and result.accuracy > 0.8 and result.n_steps == 8 * 2
+    assert result.classes == ["blue", "green"] and result.accuracy > 0.8 and result.n_steps == 8 * 4
     body = ImageClassifier.from_pretrained(tmp_path / "net").model.get_submodule("body")
     before = ImageClassifier.from_pretrained(network.net).model
     assert body.get_submodule("stem.0.0").weight.shape == before.get_submodule("stem.0.0").weight.shape  # pyright: ignore
@@ -158,7 +158,7 @@ def test_sources_that_cannot_be_trained_on(tmp_path: Path):
     for colour in ("green", "blue"):
         for path in (tmp_path / "one" / colour).iterdir():
             path.unlink()
-    with pytest.raises(SourceError, match="1 classes, expected two at least"):
+    with pytest.raises(SourceError, match="has 3 pictures of 1 classes, expected two at least"):
         train(tmp_path / "one", tmp_path / "net", **FAST)
     assert not (tmp_path / "net").exists()
 
@@ -177,6 +177,22 @@ def test_an_output_in_use_is_refused(network: TrainedNetwork, tmp_path: Path):
     (tmp_path / "net").mkdir()
     with FileLock(tmp_path / "net/.lock"), pytest.raises(OutputInUseError, match="in use by another run"):
         train(network.shapes, tmp_path / "net", **FAST)
+
+
+def test_a_run_in_progress_is_in_use_and_not_unfinished(network: TrainedNetwork, tmp_path: Path):
+    from filelock import FileLock
+
+    (tmp_path / "net" / "checkpoint-3").mkdir(parents=True)
+    with FileLock(tmp_path / "net/.lock"):
+        for options in ({}, {"resume": True}):
+            with pytest.raises(OutputInUseError, match="in use by another run"):
+                train(network.shapes, tmp_path / "net", **{**FAST, **options})
+
+
+def test_few_pictures_get_smaller_batches(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    folder = write_folder(tmp_path / "few", 20)
+    result = train(folder, tmp_path / "net", **{**FAST, "epochs": 1, "batch_size": 64})
+    assert result.n_steps == 4 and "48 pictures are few: batches of 12" in capsys.readouterr().err
 
 
 def test_few_pictures_are_enough(tmp_path: Path):

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save
 
 from ..durable import (
     MANIFEST,
+    a,
     check_files,
     check_keys,
     manifest_kind,
@@ -106,7 +107,7 @@ def read_model_manifest(folder: Path) -> dict[str, Any]:
     has_manifest = (folder / MANIFEST).exists()
     kind = manifest_kind(folder) if has_manifest else "model folder"
     if has_manifest and kind not in KINDS:
-        raise StoreError(f"{folder} holds a {kind}, expected a model folder")
+        raise StoreError(f"{folder} holds {a(kind)}, expected a model folder of texts")
     return read_manifest(folder, kind, FORMAT_VERSION)
 
 

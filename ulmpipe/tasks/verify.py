@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from .. import __version__
-from ..durable import MANIFEST, check_files, manifest_kind, read_manifest
+from ..durable import MANIFEST, a, check_files, manifest_kind, read_manifest
 from ..errors import StoreError
 from ..text.store import KIND as TOKEN_STORE
 from ..text.store import TokenStore
@@ -44,7 +44,7 @@ def verify(folder: str | Path) -> Verified:
     elif kind in OF_VISION:
         n_files = check_files(folder, read_manifest(folder, kind, FORMAT_VERSION), digests=True)
     else:
-        raise StoreError(f"{folder} holds a {kind}, expected a {TOKEN_STORE} or a model folder")
+        raise StoreError(f"{folder} holds {a(kind)}, expected a {TOKEN_STORE} or a model folder")
     return Verified(kind, n_files, str(folder))
 
 
