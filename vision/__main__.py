@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from ulmpipe import command
-from ulmpipe.command import finish, print_json, with_options
+from ulmpipe.command import Device, Json, Model, Quiet, finish, print_json, with_options
 from ulmpipe.console import log, set_quiet
 from ulmpipe.errors import QUARANTINED
 
@@ -22,11 +22,7 @@ app = typer.Typer(
 )
 
 Source = Annotated[str, typer.Argument(help="folder of class folders, table, or name (imagenette, imagewoof, pets, cifar10, digits)")]  # fmt: skip
-Model = Annotated[str, typer.Argument(help="a model folder")]
 Out = Annotated[str | None, typer.Option("--out", "-o", help="output folder; default: models/ and the source's name")]
-Json = Annotated[bool, typer.Option("--json", help="print one JSON object on stdout")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no progress, no log lines")]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
 
 
 @app.command()

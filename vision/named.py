@@ -6,6 +6,7 @@ come with scikit-learn.
 
 import io
 import os
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ def data_folder(name: str) -> Path | None:
     return next((path for end in ("", "160") if (path := Path(root, name + end)).is_dir()), None)
 
 
+@cache
 def digits() -> tuple[list[bytes], NDArray[np.int64]]:
     """Return scikit-learn's handwritten digits as PNG of 8 x 8 pixels, and which they are. Raises `SourceError` without it."""
     from PIL import Image

@@ -15,7 +15,7 @@ from torch import Tensor
 from ulmpipe.train import Learner
 
 from .augment import Augment
-from .data import ImageData, gather
+from .data import ImageData, gather, usable
 
 SHOWN = 16
 COLUMNS = 4
@@ -45,7 +45,7 @@ def show_top_losses(learn: Learner, data: ImageData, path: Path, *, n: int = SHO
             chosen, target[worst].tolist(), losses[worst].tolist(), probabilities, strict=True
         )
     ]
-    read = data.valid[~np.isin(data.valid, list(data.valid_pictures.quarantined))]
+    read = usable(data.valid_pictures, data.valid)  # what could not be decoded is known by now
     draw_grid(gather(data.valid_pictures, read[worst.numpy()].tolist()).numpy(), titles, path)
 
 

@@ -153,9 +153,8 @@ def _decode_to(folder: Path, plan: Plan, side: int, workers: int) -> None:
     n_done = 0
     with durable.publishing(folder, KIND, FORMAT_VERSION) as stage:
         with open(stage / PIXELS_FILE, "wb") as file:
-            if hasattr(
-                os, "posix_fallocate"
-            ):  # a full disk says so now, and not by ending a worker that writes to the map
+            # a full disk says so now, and not by ending a worker that writes to the map
+            if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(file.fileno(), 0, int(np.prod(shape)))
             file.truncate(int(np.prod(shape)))
         tasks = ((unit, stage / PIXELS_FILE, shape) for unit in plan.units)

@@ -24,6 +24,7 @@ from ulmpipe.train import (
     pick_device,
     pick_precision,
     run_phases,
+    smaller_for_few,
 )
 from ulmpipe.train.metrics import finite_row
 from ulmpipe.train.params import Group
@@ -173,9 +174,8 @@ def _read(source: str, out: Path, config: FitConfig, size: int) -> ImageData:
 
 def _fit(source: str, out: Path, config: FitConfig, data: ImageData, recipe: Recipe, begin_s: float) -> FitResult:
     """Train, and write the model folder."""
-    batch_size = config.batch_size
-    if len(data.train) < MIN_STEPS * batch_size:
-        batch_size = min(batch_size, max(8, len(data.train) // MIN_STEPS))
+    batch_size = smaller_for_few(config.batch_size, len(data.train), min_steps=MIN_STEPS)
+    if len(data.train) < MIN_STEPS * config.batch_size:
         log(
             f"{len(data.train)} pictures are few: batches of {batch_size}; --epochs of a few hundred and --mixup 0.4 help"
         )

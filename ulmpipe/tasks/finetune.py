@@ -21,7 +21,7 @@ from ..models.transfer import classifier_groups, load_encoder, transfer_language
 from ..options import make_config
 from ..text.batches import ClassifierBatches, Docs, IntArray
 from ..text.rules import Rules
-from ..train import Learner, Phase, accuracy, check_finished, check_resume, discriminative, pick_device
+from ..train import Learner, Phase, accuracy, check_finished, check_resume, discriminative, pick_device, smaller_for_few
 from ..train.metrics import finite_row
 from .corpus import Corpus, check_same_vocab, open_corpus
 from .model_folder import (
@@ -34,11 +34,11 @@ from .model_folder import (
     newest_language_model,
 )
 from .phases import (
+    MIN_STEPS,
     check_machine,
     common_callbacks,
     language_model_learner,
     seed_everything,
-    smaller_for_few,
     train_phases,
 )
 from .tokenize import source_name
@@ -279,7 +279,7 @@ def classifier_learner(model: TextClassifier, corpus: Corpus, chosen: IntArray, 
     train_docs = Docs.from_store(corpus.store)
     valid_docs = train_docs if corpus.valid_store is corpus.store else Docs.from_store(corpus.valid_store)
     shape: dict[str, Any] = {"pad_id": corpus.store.vocab.pad_id, "max_tokens": config.max_tokens, "seed": config.seed}
-    batch_size = smaller_for_few(config.batch_size, len(chosen))
+    batch_size = smaller_for_few(config.batch_size, len(chosen), min_steps=MIN_STEPS)
     if batch_size < config.batch_size:
         log(f"{len(chosen)} labelled documents are few: batches of {batch_size} instead of {config.batch_size}")
     valid = corpus.valid[corpus.valid_store.doc_labels[corpus.valid] >= 0]

@@ -27,6 +27,7 @@ from ..train import (
     check_precision,
     pick_device,
     run_phases,
+    smaller_for_few,
 )
 from .corpus import Corpus
 
@@ -45,15 +46,6 @@ def train_phases(
     return run_phases(
         learn, phases, out, options=options, resume=config.resume, checkpoint_steps=config.checkpoint_steps
     )
-
-
-def smaller_for_few(batch_size: int, n_items: int) -> int:
-    """A batch size that leaves `MIN_STEPS` steps in an epoch of so many items, where there are few; 8 at least.
-
-    >>> smaller_for_few(64, 270), smaller_for_few(64, 100_000), smaller_for_few(4, 10)
-    (8, 64, 4)
-    """
-    return min(batch_size, max(8, n_items // MIN_STEPS))
 
 
 def seed_everything(seed: int) -> None:
@@ -75,7 +67,7 @@ def common_callbacks(config: TrainConfig) -> list[Any]:
 def language_model_learner(model: LanguageModel, corpus: Corpus, config: TrainConfig) -> Learner:
     """A Learner of a language model: both data loaders with the same streams, AR and TAR, state carried and reset."""
     n_windows = int(corpus.store.doc_lengths[corpus.train].sum()) // config.bptt
-    batch_size = smaller_for_few(config.batch_size, n_windows)
+    batch_size = smaller_for_few(config.batch_size, n_windows, min_steps=MIN_STEPS)
     shape: dict[str, Any] = {"batch_size": batch_size, "bptt": config.bptt, "seed": config.seed}
     valid = corpus.valid[:: -(-len(corpus.valid) // MAX_LM_VALID)]  # evenly spread
     train_docs = Docs.from_store(corpus.store)

@@ -12,7 +12,7 @@
 Knows nothing of text, models or tasks.
 """
 
-from .batches import Batch, Batches, FixedBatches
+from .batches import Batch, Batches, FixedBatches, smaller_for_few
 from .callback import EVENTS, Callback, CancelBatch, CancelEpoch, CancelFit, CancelStep, DebugCallback
 from .checkpoint import Checkpoint, latest_checkpoint, load_checkpoint, save_checkpoint
 from .device import pick_device
@@ -90,5 +90,6 @@ __all__ = [
     "run_phases",
     "save_checkpoint",
     "slanted_triangular",
+    "smaller_for_few",
     "temporal_activation_reg",
 ]

@@ -35,3 +35,12 @@ class FixedBatches:
     def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Yield the list from `start` on; `epoch` changes nothing."""
         return iter(self.fixed[start:])
+
+
+def smaller_for_few(batch_size: int, n_items: int, *, min_steps: int) -> int:
+    """A batch size that leaves `min_steps` steps in an epoch of so many items, where there are few; 8 at least.
+
+    >>> [smaller_for_few(*few, min_steps=32) for few in ((64, 270), (64, 100_000), (4, 10))]
+    [8, 64, 4]
+    """
+    return min(batch_size, max(8, n_items // min_steps))
