@@ -172,13 +172,13 @@ def test_training_can_follow_inference_mode():
 
 def test_language_model_returns_output_before_and_after_dropout():
     model, ids = LanguageModel(V, **TINY, output_p=0.5), ids_of()
-    logits, raw, dropped = model(ids)
-    assert logits.shape == (B, T, V)
+    scores, raw, dropped = model(ids)
+    assert scores.logits().shape == (B, T, V) and dropped is scores.output
     assert raw.shape == dropped.shape == (B, T, E)
     is_dropped = (dropped == 0).all(dim=1)  # whole features of a document: (B, E)
     assert 0.35 < is_dropped.double().mean() < 0.65
     torch.testing.assert_close(dropped, raw * 2 * ~is_dropped[:, None])
-    torch.testing.assert_close(logits, dropped @ model.encoder.embedding.weight.T + model.decoder.bias)
+    torch.testing.assert_close(scores.logits(), dropped @ model.encoder.embedding.weight.T + model.decoder.bias)
 
 
 def test_first_loss_is_that_of_a_guess():

@@ -1,8 +1,8 @@
 """The networks: AWD-LSTM, the language model and the text classifier on it, and the transfer from one to the other.
 
-In reading order: `cells` (the LSTM written out, as a reference), `dropout`, `awd_lstm` (encoder and language model),
-`heads` (classifier), `transfer` (weights from model to model). Tensors in, tensors out: nothing here knows of text,
-files, losses or training, and only torch is imported.
+In reading order: `cells` (the LSTM written out, as a reference), `dropout`, `scores` (of a large vocabulary, and their
+loss), `awd_lstm` (encoder and language model), `heads` (classifier), `transfer` (weights from model to model). Tensors in,
+tensors out: nothing here knows of text, files or training, and only torch is imported.
 """
 
 from .awd_lstm import (
@@ -20,6 +20,7 @@ from .awd_lstm import (
 from .cells import GRUCell, LSTMCell, Recurrent
 from .dropout import EmbeddingDropout, RNNDropout, WeightDropout, dropout_mask
 from .heads import PoolingLinearClassifier, SentenceEncoder, TextClassifier, concat_pool
+from .scores import WordScores
 from .transfer import (
     classifier_groups,
     language_model_groups,
@@ -48,6 +49,7 @@ __all__ = [
     "Sizes",
     "TextClassifier",
     "WeightDropout",
+    "WordScores",
     "classifier_groups",
     "concat_pool",
     "dropout_mask",

@@ -1,6 +1,6 @@
 """AWD-LSTM and the language model on it (Merity, Keskar and Socher 2017, as fastai's ULMFiT uses it).
 
-    ids (B, T) -> embedding -> LSTM layers -> raw_output (B, T, E) -> output dropout -> tied decoder -> logits (B, T, V)
+    ids (B, T) -> embedding -> LSTM layers -> raw_output (B, T, E) -> output dropout -> tied decoder -> WordScores (B, T, V)
 
 Comes after the batches of `ulmpipe.text`, before `ulmpipe.train`. The model remembers its state from one window of
 a stream to the next. It computes no loss and adds no AR/TAR: those are callbacks of `ulmpipe.train`.
@@ -11,10 +11,10 @@ from typing import NamedTuple, TypedDict
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ..errors import ConfigError
 from .dropout import EmbeddingDropout, RNNDropout, WeightDropout
+from .scores import WordScores
 
 
 class Sizes(TypedDict):
@@ -161,25 +161,29 @@ class LinearDecoder(nn.Module):
         self.output_dropout = RNNDropout(output_p)
         self.bias = nn.Parameter(torch.zeros(vocab_size))
 
-    def forward(self, output: Tensor, embedding_weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Take output (B, T, E) and weight (V, E); return logits (B, T, V) and the output after dropout (B, T, E)."""
-        dropped = self.output_dropout(output)
-        return F.linear(dropped, embedding_weight, self.bias), dropped  # (B, T, V), (B, T, E)
+    def forward(self, output: Tensor, embedding_weight: Tensor) -> WordScores:
+        """Take output (B, T, E) and weight (V, E); return the scores (B, T, V), not computed yet, of the dropped output."""
+        return WordScores(self.output_dropout(output), embedding_weight, self.bias)
 
 
 class LMOutput(NamedTuple):
-    """What the language model returns: the logits, and the two activations that the regularisers look at."""
+    """What the language model returns: the scores, and the two activations that the regularisers look at."""
 
-    logits: Tensor  # (B, T, V): position t scores the word at t + 1
+    scores: WordScores  # (B, T, V): position t scores the word at t + 1
     raw_output: Tensor  # (B, T, E), before output dropout: TAR (beta) compares its steps
     dropped_output: Tensor  # (B, T, E), after output dropout: AR (alpha) keeps it small
+
+    @property
+    def logits(self) -> Tensor:
+        """All scores as a tensor (B, T, V): large. `scores.cross_entropy(target)` does without."""
+        return self.scores.logits()
 
 
 class LanguageModel(nn.Module):
     """Predict the next word at every position: AWD-LSTM and a decoder tied to its embedding.
 
     model = LanguageModel(60_000, **SIZES["base"], **scaled_dropouts(LM_DROPOUTS, 0.5))
-    logits = model(ids).logits
+    loss = model(ids).scores.cross_entropy(target)
 
     The row of `pad_id` starts at zero and no lookup trains it, but as a decoder row it gets a gradient like any other
     word. That does no harm: language model windows hold no padding, and a classifier pads after the last real token.
@@ -216,8 +220,8 @@ class LanguageModel(nn.Module):
     def forward(self, ids: Tensor) -> LMOutput:
         """Take ids (B, T) int64, the windows that follow those of the call before; return `LMOutput`."""
         raw_output = self.encoder(ids)  # (B, T, E)
-        logits, dropped_output = self.decoder(raw_output, self.encoder.embedding.weight)
-        return LMOutput(logits, raw_output, dropped_output)
+        scores = self.decoder(raw_output, self.encoder.embedding.weight)
+        return LMOutput(scores, raw_output, scores.output)
 
     def reset(self) -> None:
         """Forget the carried state: at the start of an epoch and of a validation."""

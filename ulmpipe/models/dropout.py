@@ -97,7 +97,9 @@ class WeightDropout(nn.Module):
             state = zeros, zeros
         weight_ih, weight_hh, bias_ih, bias_hh = self.module.all_weights[0]  # (4H, E), (4H, H), (4H,), (4H,)
         dropped = F.dropout(weight_hh, self.weight_p)  # scaled by 1 / (1 - p)
-        weights = side_by_side([weight_ih, dropped, bias_ih, bias_hh])
+        weights = [weight_ih, dropped, bias_ih, bias_hh]
+        if x.is_cuda:
+            weights = side_by_side(weights)
         # The arguments of nn.LSTM.forward: has_biases, num_layers, dropout, train, bidirectional, batch_first.
         out, h, c = torch.lstm(x, state, weights, True, 1, 0.0, True, False, True)
         return out, (h, c)
