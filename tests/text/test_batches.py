@@ -1,6 +1,8 @@
 """Batches cover the corpus as they say, go on where the last one ended, and depend on nothing but seed and epoch."""
 
 from collections import Counter
+from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,13 +13,13 @@ from hypothesis import strategies as st
 
 from ulmpipe.errors import SourceError
 from ulmpipe.text.batches import (
-    MEGABATCH,
     MIN_WINDOW,
+    MOST_DOCS,
     ClassifierBatches,
     Docs,
     LMBatches,
-    longest_first,
-    sortish,
+    batch_sizes,
+    like_lengths,
     window_lengths,
 )
 
@@ -121,6 +123,23 @@ def test_lm_batch_size_shrinks_to_the_corpus():
     assert LMBatches(Docs.from_ids([list(range(25))]), batch_size=64, bptt=8, shuffle=True).batch_size == 3
 
 
+@pytest.mark.parametrize("n_parts", [2, 3, 4])
+def test_parts_of_lm_batches_are_rows_of_the_whole(n_parts: int, rng: np.random.Generator):
+    docs = Docs.from_ids(numbered(rng.integers(0, 90, 60).tolist()))
+    shape: dict[str, Any] = {"batch_size": 12, "bptt": 20, "shuffle": True}
+    ref = list(LMBatches(docs, **shape).batches(1))
+    parts = [list(LMBatches(docs, part=(n, n_parts), **shape).batches(1)) for n in range(n_parts)]
+    comp = [tuple(torch.cat(same) for same in zip(*batch, strict=True)) for batch in zip(*parts, strict=True)]
+    assert all(torch.equal(a, b) for pair in zip(comp, ref, strict=True) for a, b in zip(*pair, strict=True))
+
+
+def test_lm_streams_are_as_many_for_every_part():
+    comp = [
+        LMBatches(Docs.from_ids([list(range(25))]), batch_size=64, bptt=8, shuffle=True, part=(n, 2)) for n in (0, 1)
+    ]
+    assert [b.batch_size for b in comp] == [2, 2] and [b.n_tokens for b in comp] == [24, 24]
+
+
 @pytest.mark.parametrize("docs", [[], [[]], [[5]], [[], [5], []]])
 def test_lm_refuses_fewer_than_two_tokens(docs: list[list[int]]):
     with pytest.raises(SourceError, match=f"{len(docs)} documents with [01] tokens are too few"):
@@ -139,43 +158,81 @@ def test_window_lengths_sum_up(stream_length: int, bptt: int, seed: int | None):
 
 # ---- classifier -----------------------------------------------------------------------------------------------------
 
-SIZES = [0, 1, 2, 7, 8, 9, 16, 17, 400, 401, 409, 1000]  # batch size 8: 400 is a megabatch
+
+def ref_batch_sizes(lengths: list[int], batch_size: int, least: int) -> list[int]:
+    """Document by document, longest first: one more goes in while there is room, or while there are too few."""
+    if not lengths:
+        return []
+    room = batch_size * sum(max(1, n) for n in lengths) / len(lengths)
+    sizes: list[int] = []
+    longest = 0
+    for length in sorted(lengths, reverse=True):
+        fits = sizes and sizes[-1] < MOST_DOCS * batch_size and (sizes[-1] + 1) * max(1, longest) <= room
+        if fits or (sizes and sizes[-1] < least):
+            sizes[-1] += 1
+        else:
+            longest = length
+            sizes.append(1)
+    if len(sizes) > 1 and sizes[-1] < least:
+        sizes[-2:] = [sizes[-2] + sizes[-1]]
+    return sizes
 
 
-@pytest.mark.parametrize("n", SIZES)
-def test_sortish_takes_every_document_once(n: int, rng: np.random.Generator):
-    batches = sortish(rng.integers(1, 50, n), 8, rng)
-    assert sorted(np.concatenate([*batches, np.zeros(0, np.int64)]).tolist()) == list(range(n))
-    assert all(len(batch) == 8 for batch in batches[:-1])
-    assert n < 2 or min(map(len, batches)) > 1
-    assert n < 2 or max(map(len, batches)) <= 9
+@given(lengths=st.lists(st.integers(0, 40), max_size=200), batch_size=st.integers(1, 9), least=st.integers(1, 4))
+def test_batch_sizes_fill_a_budget_of_tokens(lengths: list[int], batch_size: int, least: int):
+    least = min(least, MOST_DOCS * batch_size)
+    comp = batch_sizes(np.array(lengths, np.int64), batch_size, least=least)
+    assert comp == ref_batch_sizes(lengths, batch_size, least)
+    assert sum(comp) == len(lengths) and all(n >= min(least, len(lengths)) for n in comp)
 
 
-@pytest.mark.parametrize("n", [16, 17, 401, 1000])
-def test_sortish_puts_the_longest_full_batch_first(n: int, rng: np.random.Generator):
-    lengths = rng.permutation(n)
-    batches = sortish(lengths, 8, rng)
-    full = [batch for batch in batches if len(batch) == 8]
-    assert lengths[batches[0]].max() == max(lengths[batch].max() for batch in full)
-    assert all((np.diff(lengths[batch]) <= 0).all() for batch in full)
+@pytest.mark.parametrize("seed", [None, 3])
+@given(lengths=st.lists(st.integers(0, 40), max_size=200))
+def test_like_lengths_deals_every_document_once(lengths: list[int], seed: int | None):
+    array = np.array(lengths, np.int64)
+    sizes = batch_sizes(array, 8, least=2)
+    batches = like_lengths(array, sizes, seed if seed is None else np.random.default_rng(seed))
+    assert sorted(np.concatenate([*batches, np.zeros(0, np.int64)]).tolist()) == list(range(len(lengths)))
+    assert sorted(map(len, batches)) == sorted(sizes)
+    if seed is None:
+        assert [lengths[place] for batch in batches for place in batch] == sorted(lengths, reverse=True)
 
 
-def test_sortish_saves_padding_and_stays_random(rng: np.random.Generator):
-    lengths = rng.integers(1, 1000, 8 * MEGABATCH * 2)
-    first, second = sortish(lengths, 8, rng), sortish(lengths, 8, rng)
-    padded = sum(int(lengths[batch].max()) * len(batch) for batch in first)
-    assert padded < 1.05 * lengths.sum()
-    assert [b.tolist() for b in first] != [b.tolist() for b in second]
-    maxima = [int(lengths[batch].max()) for batch in first[1:]]
-    assert maxima != sorted(maxima, reverse=True)
+@pytest.mark.parametrize("seed", range(3))
+def test_training_batches_waste_little_and_stay_random(seed: int):
+    lengths = np.minimum(np.random.default_rng(seed).lognormal(5.4, 0.6, 5000).astype(np.int64) + 20, 1400)  # as IMDB's
+    comp, again = (
+        ClassifierBatches(
+            Docs.from_ids([[5] * n for n in lengths]),
+            batch_size=32,
+            pad_id=PAD,
+            max_tokens=1400,
+            shuffle=True,
+            seed=seed,
+        ).epoch_order(epoch)
+        for epoch in (0, 1)
+    )
+    longest = [int(lengths[batch].max()) for batch in comp]
+    padded = [len(batch) * n for batch, n in zip(comp, longest, strict=True)]
+    assert 1 - lengths.sum() / sum(padded) < 0.1
+    assert max(padded) < 1.1 * 32 * lengths.mean()  # in a batch of 32 of the longest: several times as many
+    assert longest[0] > 0.9 * max(longest) and longest[1:] != sorted(longest[1:], reverse=True)
+    together = [
+        {frozenset((int(a), int(b))) for batch in order for a, b in combinations(batch, 2)} for order in (comp, again)
+    ]
+    assert len(together[0] & together[1]) < 0.3 * len(together[0])
 
 
-@pytest.mark.parametrize("n", SIZES)
-def test_longest_first_sorts_all(n: int, rng: np.random.Generator):
-    lengths = rng.integers(0, 9, n)
-    order = np.concatenate([*longest_first(lengths, 8), np.zeros(0, np.int64)])
-    assert sorted(order.tolist()) == list(range(n))
-    assert lengths[order].tolist() == sorted(lengths.tolist(), reverse=True)
+@pytest.mark.parametrize("n_parts", [2, 3])
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_parts_of_classifier_batches_make_up_the_whole(shuffle: bool, n_parts: int, rng: np.random.Generator):
+    docs = Docs.from_ids(numbered(rng.integers(1, 30, 47).tolist()), list(range(47)))
+    shape: dict[str, Any] = {"batch_size": 6, "pad_id": PAD, "max_tokens": 20, "shuffle": shuffle}
+    parts = [ClassifierBatches(docs, part=(n, n_parts), **shape) for n in range(n_parts)]
+    labels = [[y.tolist() for _, _, y in part.batches(2)] for part in parts]
+    assert sorted(y for part in labels for batch in part for y in batch) == list(range(47))
+    assert [len(part) for part in labels] == [len(parts[0])] * n_parts
+    assert min(len(batch) for part in labels for batch in part) >= 1
 
 
 @pytest.mark.parametrize("shuffle", [False, True])
@@ -199,12 +256,16 @@ def test_classifier_gives_every_document_once_with_its_label(shuffle: bool, n: i
 )
 def test_classifier_keeps_both_ends_of_a_long_document(max_tokens: int, ref: list[int]):
     docs = Docs.from_ids([list(range(2, 12)), [5]], [0, 1])
-    ((ids, lengths, labels),) = ClassifierBatches(
+    (ids, lengths, labels), *short = ClassifierBatches(
         docs, batch_size=2, pad_id=PAD, max_tokens=max_tokens, shuffle=False
     ).batches(0)
     assert ids[0].tolist() == ref
-    assert ids[1].tolist() == [5] + [PAD] * (max_tokens - 1)
-    assert lengths.tolist() == [max_tokens, 1] and labels.tolist() == [0, 1]
+    assert lengths[0] == max_tokens and labels[0] == 0
+    if short:  # too long a document to share a batch with one of one token
+        ((ids, _, _),) = short
+        assert ids.tolist() == [[5]]
+    else:
+        assert ids[1].tolist() == [5] + [PAD] * (max_tokens - 1)
 
 
 def test_classifier_epochs_are_pure_and_start_equals_skipping(rng: np.random.Generator):
