@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ulmpipe.tasks.verify import info
+from ulmpipe.machine import info
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "bench" / "results"

@@ -1,12 +1,16 @@
 """What every test has: one seeded generator, the real corpora where they are, and hypothesis that draws the same each time."""
 
+import io
 import os
 import shutil
+import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import Cli, Ended
 from hypothesis import HealthCheck, settings
 from learnable import Trained
 
@@ -68,3 +72,28 @@ def trained(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Train
 def own(trained: Trained, tmp_path: Path) -> Path:
     """A copy of the folder of `trained`, to be spoiled."""
     return Path(shutil.copytree(trained.folder, tmp_path / "own"))
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Cli]:
+    """Run a command line in this process."""
+    from ulmpipe import console
+    from ulmpipe.cli import main
+
+    handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)}
+
+    def run(*args: str | Path, stdin: bytes = b"") -> Ended:
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", ["ulmpipe", *map(str, args)])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        with pytest.raises(SystemExit) as ended:
+            main()
+        if signal.getsignal(signal.SIGALRM) != handlers[signal.SIGALRM]:  # an interrupt that would be raised again
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        printed = capsys.readouterr()
+        return Ended(int(ended.value.code or 0), printed.out, printed.err)
+
+    yield run
+    for signum, handler in handlers.items():
+        signal.signal(signum, handler)
+    console.set_quiet(False)

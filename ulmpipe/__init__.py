@@ -19,7 +19,7 @@ _MODULES = {
     "evaluate": "tasks.evaluate",
     "predict": "tasks.predict",
     "verify": "tasks.verify",
-    "info": "tasks.verify",
+    "info": "machine",
     "demo": "tasks.demo",
     "Pretrained": "tasks.model_folder",
     "TokenStore": "text.store",

@@ -66,6 +66,8 @@ class TrainConfig:
         500, "write a checkpoint every so many steps; the last one is kept", bound="more than 0"
     )
     resume: bool = option(False, "go on from the output's checkpoint")
+    tensorboard: bool = option(False, "write TensorBoard logs into the output folder, tensorboard/")
+    note: str | None = option(None, "what the journal shall say of this run: see ulmpipe journal")
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,10 @@ from torch import nn
 from ulmpipe.console import log
 from ulmpipe.durable import LOCK, check_output, locked, sha256_of
 from ulmpipe.errors import ConfigError
+from ulmpipe.journal import JOURNAL_FILE, Run, recorded
 from ulmpipe.options import make_config
 from ulmpipe.train import (
+    LOGS,
     Phase,
     check_finished,
     check_precision,
@@ -45,7 +47,8 @@ MAGNIFIED = 4  # times that small pictures are enlarged at most
 PCT_START = 0.25  # of a phase, in which the learning rate rises
 MIN_STEPS = 4  # in an epoch: with fewer pictures batches get smaller
 NOT_MIRRORED = (DIGITS,)
-MAY_CHANGE = {"resume", "workers", "device", "checkpoint_steps", "cache"}  # options a resumed training need not share
+# Options that a resumed training need not share.
+MAY_CHANGE = {"resume", "workers", "device", "checkpoint_steps", "cache", "note"}
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ def train(source: str | Path, out: str | Path | None = None, **options: Any) -> 
     config = make_config(TrainConfig, options)
     out = _check(str(source), out, config)
     begin_s = time.monotonic()
-    with locked(out):
+    with locked(out), recorded(out, "vision train", str(source), asdict(config)) as run:
         _check_before(out, config)
         data = _read(str(source), out, config, config.size or SIZE)
         torch.manual_seed(config.seed)
@@ -102,7 +105,7 @@ def train(source: str | Path, out: str | Path | None = None, **options: Any) -> 
             first_size=min(size, config.first_size or max(32, size // 2)),
             stats=channel_stats(data.pictures, data.train),
         )
-        return _fit(str(source), out, config, data, recipe, begin_s)
+        return _fit(str(source), out, config, data, recipe, begin_s, run)
 
 
 def transfer(source: str | Path, from_model: str | Path, out: str | Path | None = None, **options: Any) -> FitResult:
@@ -116,7 +119,8 @@ def transfer(source: str | Path, from_model: str | Path, out: str | Path | None 
     if out.resolve() == Path(from_model).resolve():
         raise ConfigError(f"-o {out} is the model to start from: choose another -o")
     begin_s = time.monotonic()
-    with locked(out):
+    about = {"from_model": str(from_model), **asdict(config)}
+    with locked(out), recorded(out, "vision transfer", str(source), about) as run:
         _check_before(out, config)
         size = config.size or before.size
         data = _read(str(source), out, config, size)
@@ -135,14 +139,15 @@ def transfer(source: str | Path, from_model: str | Path, out: str | Path | None 
             groups=bn_splitter(network.get_submodule("body"), network.get_submodule("head")),
             started_from=sha256_of(Path(from_model) / WEIGHTS_FILE)[:12],
         )
-        return _fit(str(source), out, config, data, recipe, begin_s)
+        return _fit(str(source), out, config, data, recipe, begin_s, run)
 
 
 def _check(source: str, out: str | Path | None, config: FitConfig) -> Path:
     """The output folder, and that it, the device and the precision are to be had: before any work is done."""
     path = Path(out) if out is not None else MODELS_FOLDER / source_name(source)
     is_ours = (path / LOCK).exists()  # what a training leaves that was killed
-    check_output(path, expected=KIND, also=("metrics.jsonl", CONFIG_FILE, WEIGHTS_FILE, *PLOTS) if is_ours else ())
+    left = (*LOGS, CONFIG_FILE, WEIGHTS_FILE, *PLOTS) if is_ours else ()
+    check_output(path, expected=KIND, also=(JOURNAL_FILE, *left))
     if config.precision != "auto":
         check_precision(config.precision, pick_device(config.device))
     return path
@@ -172,8 +177,11 @@ def _read(source: str, out: Path, config: FitConfig, size: int) -> ImageData:
     return data
 
 
-def _fit(source: str, out: Path, config: FitConfig, data: ImageData, recipe: Recipe, begin_s: float) -> FitResult:
+def _fit(
+    source: str, out: Path, config: FitConfig, data: ImageData, recipe: Recipe, begin_s: float, run: Run
+) -> FitResult:
     """Train, and write the model folder."""
+    run.begin(data.digest, curves=[out])
     batch_size = smaller_for_few(config.batch_size, len(data.train), min_steps=MIN_STEPS)
     if len(data.train) < MIN_STEPS * config.batch_size:
         log(
@@ -218,7 +226,7 @@ def _fit(source: str, out: Path, config: FitConfig, data: ImageData, recipe: Rec
     ).save_pretrained(out)
     show_top_losses(learn, data, out / PLOTS[1])
     log_quarantined(data.quarantined)
-    return FitResult(
+    result = FitResult(
         valid_loss=last["valid_loss"],
         accuracy=last["accuracy"],
         n_train=len(data.train),
@@ -232,3 +240,5 @@ def _fit(source: str, out: Path, config: FitConfig, data: ImageData, recipe: Rec
         n_quarantined=data.n_quarantined,
         out=str(out),
     )
+    run.finish(asdict(result))
+    return result

@@ -10,6 +10,7 @@ from PIL import Image
 from shapes import FAST, TrainedNetwork, write_folder
 
 from ulmpipe.errors import ConfigError, OutputInUseError, SourceError, UlmpipeError
+from ulmpipe.journal import newest
 from ulmpipe.train import Callback, Checkpoint, Learner
 from vision import train as task
 from vision.model import ImageClassifier
@@ -88,7 +89,9 @@ def test_a_resumed_training_ends_where_an_uninterrupted_one_ends(
         train(network.shapes, tmp_path / "comp", **options)
     with pytest.raises(ConfigError, match=r"was begun with .*seed 0, not 3"):
         train(network.shapes, tmp_path / "comp", **options, resume=True, seed=3)
-    assert train(network.shapes, tmp_path / "comp", **options, resume=True).n_steps == 14
+    assert train(network.shapes, tmp_path / "comp", **options, resume=True, note="again").n_steps == 14
+    ends = [(run["state"], run["goes_on_from"]) for run in newest(tmp_path / "journal.db", 9)]
+    assert ends == [("done", 2), ("refused", 2), ("interrupted", None), ("done", None)]
     assert torch.equal(weights(tmp_path / "comp"), weights(tmp_path / "ref"))
 
 
@@ -103,8 +106,12 @@ def test_transfer_keeps_the_body_and_learns_other_classes(network: TrainedNetwor
     before = ImageClassifier.from_pretrained(network.net).model
     assert body.get_submodule("stem.0.0").weight.shape == before.get_submodule("stem.0.0").weight.shape  # pyright: ignore
     assert [line["phase"] for line in metrics(tmp_path / "net")] == ["head"] * 4 + ["all"] * 4
-    again = transfer(network.shapes, tmp_path / "net", tmp_path / "again", **{**OPTIONS, "head_epochs": 1, "epochs": 0})
+    more = {**OPTIONS, "head_epochs": 1, "epochs": 0, "note": "all colours"}
+    again = transfer(network.shapes, tmp_path / "net", tmp_path / "again", **more)
     assert again.classes == ["blue", "green", "red"]
+    last, first = newest(tmp_path / "journal.db", 9)
+    assert (last["task"], last["note"], last["options"]["from_model"]) == ("vision transfer", "all colours", str(tmp_path / "net"))  # fmt: skip
+    assert first["result"]["accuracy"] == result.accuracy and len(first["curve"]) == 8 and first["data"]
 
 
 OPTIONS = {name: value for name, value in FAST.items() if name != "first_size"}

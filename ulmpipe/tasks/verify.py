@@ -1,12 +1,8 @@
-"""`ulmpipe verify DIR` and `ulmpipe info`: is this folder what was written, and what machine is this?"""
+"""`ulmpipe verify DIR`: is this folder what was written?"""
 
-import os
-import platform
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from .. import __version__
 from ..durable import MANIFEST, a, check_files, manifest_kind, read_manifest
 from ..errors import StoreError
 from ..text.store import KIND as TOKEN_STORE
@@ -14,7 +10,6 @@ from ..text.store import TokenStore
 from .model_folder import FORMAT_VERSION, KINDS, Pretrained, read_model_manifest
 
 OF_VISION = ("image classifier", "picture store")  # known by name: nothing of `vision` is imported here
-PACKAGES = ("torch", "spacy", "numpy", "numba", "pyarrow", "datasets", "joblib", "safetensors")
 
 
 @dataclass(frozen=True)
@@ -46,44 +41,3 @@ def verify(folder: str | Path) -> Verified:
     else:
         raise StoreError(f"{folder} holds {a(kind)}, expected a {TOKEN_STORE} or a model folder")
     return Verified(kind, n_files, str(folder))
-
-
-def info() -> dict[str, object]:
-    """Versions, processor, GPU, threads: what a bug report needs."""
-    import torch
-
-    return {
-        "ulmpipe": __version__,
-        "python": platform.python_version(),
-        "system": platform.platform(),
-        "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "memory_gb": _memory_gb(),
-        "torch_threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "ULMPIPE_DATA": os.environ.get("ULMPIPE_DATA"),
-        "packages": {name: _version(name) for name in PACKAGES},
-    }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
-
-
-def _memory_gb() -> float | None:
-    try:
-        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1)
-    except (ValueError, OSError, AttributeError):
-        return None
