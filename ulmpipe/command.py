@@ -6,6 +6,7 @@ cli.py, and `vision`, hold the commands; this is the skin around them.
 import inspect
 import json
 import math
+import os
 import shlex
 import signal
 import sys
@@ -20,6 +21,7 @@ from .console import log
 from .errors import FAILED, QUARANTINED, TERMINATED, UlmpipeError
 from .options import flag_name
 
+RANK = int(os.environ.get("RANK", "0"))  # of this process among those that torchrun started
 SWALLOWED_S = 5.0  # after so long an interrupt that had no effect (an import can catch it) is raised again
 
 # Arguments that mean the same in every command.
@@ -66,8 +68,10 @@ def print_json(value: Any) -> None:
 
 
 def finish(result: Any, lines: Any, *, as_json: bool, n_quarantined: int = 0) -> None:
-    """Print a result, and end with exit code 3 where inputs were quarantined."""
-    if as_json:
+    """Print a result, and end with exit code 3 where inputs were quarantined. Of several processes the first one prints."""
+    if RANK > 0:
+        pass
+    elif as_json:
         print_json(result if isinstance(result, dict) else asdict(result))
     else:
         for line in lines:
@@ -107,14 +111,29 @@ def run(app: Callable[[], None], name: str, resumable: Sequence[str] = ()) -> No
     except BaseException as err:
         if not (exit_code := getattr(err, "exit_code", None)):
             raise
-        hint = ""  # train.Interrupted
-        if sys.argv[1:2] and sys.argv[1] in resumable:
-            resume = [] if "--resume" in sys.argv else ["--resume"]
-            hint = f"; go on with: {name} {shlex.join([*sys.argv[1:], *resume])}"
-        fail(name, f"{err}, a checkpoint was written{hint}", exit_code)
+        fail(name, f"{err}{_how_it_goes_on(err, name, resumable)}", exit_code)
+
+
+def _how_it_goes_on(err: BaseException, name: str, resumable: Sequence[str]) -> str:
+    """What is left after a `train.Interrupted`, and the command line that goes on from there."""
+    again = [_start_of(name), shlex.join(sys.argv[1:])]
+    if not getattr(err, "resumable", True):
+        return f" before anything was trained; begin again with: {' '.join(again)}"
+    if sys.argv[1:2] and sys.argv[1] in resumable:
+        hint = f"; go on with: {' '.join([*again, *([] if '--resume' in sys.argv else ['--resume'])])}"
+    else:
+        hint = ""
+    return f", a checkpoint was written{hint}"
+
+
+def _start_of(name: str) -> str:
+    """How this command line was started: by torchrun, or by its name."""
+    several = os.environ.get("LOCAL_WORLD_SIZE") if int(os.environ.get("WORLD_SIZE", "1")) > 1 else None
+    return f"torchrun --nproc-per-node {several} -m {name}" if several else name
 
 
 def fail(name: str, message: str, exit_code: int) -> None:
     """One line on stderr, and out."""
-    sys.stderr.write(f"{name}: {' '.join(message.split())}\n")
+    which = f" (process {RANK})" if RANK > 0 else ""
+    sys.stderr.write(f"{name}{which}: {' '.join(message.split())}\n")
     sys.exit(exit_code)

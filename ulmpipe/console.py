@@ -20,6 +20,11 @@ def set_quiet(quiet: bool) -> None:
     _quiet = quiet
 
 
+def is_quiet() -> bool:
+    """Whether `set_quiet(True)` holds."""
+    return _quiet
+
+
 def log(message: str) -> None:
     """Write one line to stderr, unless `set_quiet(True)`."""
     if not _quiet:

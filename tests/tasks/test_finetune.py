@@ -12,6 +12,7 @@ from learnable import TINY_CLASSIFIER, Trained, files_below, make_docs, write_cs
 from ulmpipe.config import FinetuneConfig
 from ulmpipe.durable import sha256_of
 from ulmpipe.errors import ConfigError, SourceError, StoreError, UlmpipeError, VocabMismatchError
+from ulmpipe.journal import newest
 from ulmpipe.tasks import finetune as task
 from ulmpipe.tasks.corpus import Corpus
 from ulmpipe.tasks.finetune import _language_model_phases, choose_labelled, classifier_phases, finetune
@@ -106,6 +107,9 @@ def test_stage_lm_then_stage_classifier_is_stage_all(trained: Trained, tmp_path:
     assert clf.started_from == str(tmp_path / "two/lm")
     assert weights(tmp_path / "two/lm") == weights(tmp_path / "all/lm")
     assert weights(tmp_path / "two") == weights(tmp_path / "all")
+    curves = [[row["phase"].split(",")[0] for row in run["curve"]] for run in newest(tmp_path / "journal.db", 9)]
+    lm_rows, classifier_rows = ["language model"] * len(curves[1]), ["classifier"] * len(curves[0])
+    assert curves == [classifier_rows, lm_rows, lm_rows + classifier_rows] and lm_rows and classifier_rows
 
 
 def test_stage_lm_needs_no_labels(trained: Trained, tmp_path: Path):

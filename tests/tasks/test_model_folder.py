@@ -32,7 +32,7 @@ FILES = [CONFIG_FILE, WEIGHTS_FILE, "vocab.json"]
 def logits_of(model: torch.nn.Module) -> torch.Tensor:
     ids = torch.arange(12).reshape(2, 6)
     with torch.no_grad():
-        return model(ids, torch.tensor([6, 4])) if hasattr(model, "head") else model(ids)[0]
+        return model(ids, torch.tensor([6, 4])) if hasattr(model, "head") else model(ids).logits
 
 
 def sign_again(folder: Path) -> None:
@@ -63,6 +63,7 @@ def test_model_fresh_from_training_gives_the_numbers_of_the_saved_one(tmp_path: 
 def test_folder_holds_what_it_should(trained: Trained):
     assert {path.name for path in trained.lm.iterdir()} - {".lock"} == {
         *FILES,
+        "layers.jsonl",
         MANIFEST,
         "metrics.jsonl",
         "checkpoint-40",
@@ -81,7 +82,7 @@ def test_all_files_of_a_model_are_as_readable_as_its_config(trained: Trained):
 
 def test_no_pickle_is_written(trained: Trained):
     files = [path for path in trained.folder.rglob("*") if path.is_file()]
-    assert {path.suffix for path in files} <= {".json", ".jsonl", ".safetensors", ".arrow", ".csv", ""}
+    assert {path.suffix for path in files} <= {".json", ".jsonl", ".safetensors", ".arrow", ".csv", ".db", ""}
     for path in files:
         if path.suffix == ".safetensors":
             assert load_file(path)

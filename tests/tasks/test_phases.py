@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from ulmpipe.config import PretrainConfig, TrainConfig
 from ulmpipe.errors import ConfigError
-from ulmpipe.models import LanguageModel
+from ulmpipe.models import LanguageModel, WordScores
 from ulmpipe.tasks import phases as task
 from ulmpipe.tasks.corpus import Corpus
 from ulmpipe.tasks.model_folder import Pretrained
@@ -41,7 +41,7 @@ def make_learner() -> Learner:
 def run(learn: Learner, phases: list[Phase], out: Path, config: TrainConfig) -> dict[str, float]:
     """`train_phases` with as much of a corpus as it reads."""
     corpus: Any = SimpleNamespace(store=SimpleNamespace(fingerprint="abc"))
-    return train_phases(learn, phases, out, config, corpus)
+    return train_phases(learn, phases, out, config, corpus, n_answers=100)
 
 
 @pytest.mark.parametrize("name", sorted({f.name for f in fields(PretrainConfig)} - MAY_CHANGE))
@@ -55,7 +55,7 @@ def test_resume_with_any_other_option_is_refused(tmp_path: Path, name: str):
 
 def test_resume_with_what_decides_nothing_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     run(make_learner(), [FIRST], tmp_path, PretrainConfig())
-    others = PretrainConfig(resume=True, workers=3, checkpoint_steps=1, device="cpu")
+    others = PretrainConfig(resume=True, workers=3, checkpoint_steps=1, device="cpu", tensorboard=True, note="")
     assert run(make_learner(), [FIRST], tmp_path, others)["step"] == 5
     assert "resuming first from checkpoint-5" in capsys.readouterr().err
     assert {f.name for f in fields(PretrainConfig) if getattr(others, f.name) != f.default} == MAY_CHANGE
@@ -104,6 +104,6 @@ def test_variable_bptt_is_of_the_training_only(trained: Trained):
 
 def test_language_model_loss_is_the_mean_over_all_tokens():
     torch.manual_seed(0)
-    logits, target = torch.randn(2, 3, 5), torch.randint(5, (2, 3))
-    ref = -logits.log_softmax(-1).gather(-1, target[..., None]).mean()
-    assert language_model_loss(logits, target).item() == pytest.approx(ref.item())
+    scores, target = WordScores(torch.randn(2, 3, 4), torch.randn(5, 4), torch.randn(5)), torch.randint(5, (2, 3))
+    ref = -scores.logits().log_softmax(-1).gather(-1, target[..., None]).mean()
+    assert language_model_loss(scores, target).item() == pytest.approx(ref.item())

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,10 @@ from learnable import READ, TINY_LM, Trained, files_below, make_docs, write_csv
 
 from ulmpipe.durable import LOCK, sha256_of
 from ulmpipe.errors import ConfigError, OutputInUseError, SourceError, UlmpipeError
+from ulmpipe.journal import newest
 from ulmpipe.tasks.pretrain import pretrain
 from ulmpipe.text.rules import Rules
+from ulmpipe.text.store import TokenStore
 from ulmpipe.train import Callback, Learner
 
 FEW = {**TINY_LM, "max_steps": 6}
@@ -28,6 +31,14 @@ def test_config_says_how_it_was_made(trained: Trained):
     made = json.loads((trained.lm / "config.json").read_text())["trained"]
     assert made["task"] == "pretrain" and made["source"] == str(trained.train)
     assert made["options"]["lr"] == 1e-2 and made["results"]["valid_loss"] == trained.pretrained.valid_loss
+
+
+def test_journal_says_how_it_was_made(trained: Trained):
+    run = newest(trained.folder / "journal.db", 9)[-1]
+    assert (run["task"], run["state"], run["source"]) == ("pretrain", "done", str(trained.train))
+    assert run["options"]["lr"] == 1e-2 and run["result"] == asdict(trained.pretrained)
+    assert run["data"] in {TokenStore(store).fingerprint for store in (trained.folder / "tokens").glob("train-*.tok")}
+    assert run["curve"][-1]["phase"] == "pretrain" and run["curve"][-1]["step"] == 40
 
 
 def test_same_seed_gives_the_same_bytes(trained: Trained, tmp_path: Path):
@@ -61,8 +72,11 @@ def test_stopped_training_is_refused_then_resumed(trained: Trained, tmp_path: Pa
     with pytest.raises(UlmpipeError, match="did not finish: go on with --resume"):
         pretrain(trained.train, tmp_path / "out", **options)
     pretrain(trained.train, tmp_path / "ref", **options)
-    pretrain(trained.train, tmp_path / "out", **options, resume=True)
+    pretrain(trained.train, tmp_path / "out", **options, resume=True, note="after the storm")
     assert sha256_of(tmp_path / "out/model.safetensors") == sha256_of(tmp_path / "ref/model.safetensors")
+    resumed, ref, stopped = newest(tmp_path / "journal.db", 9)
+    assert [run["state"] for run in (resumed, ref, stopped)] == ["done", "done", "interrupted"]
+    assert (resumed["goes_on_from"], resumed["note"], stopped["note"]) == (stopped["id"], "after the storm", None)
 
 
 class StopAtStep(Callback):

@@ -1,4 +1,5 @@
 import json
+import os
 
 import pytest
 import torch
@@ -207,6 +208,72 @@ def test_previous_stays_until_the_new_one_is_in_place(tmp_path, monkeypatch):
         save_checkpoint(learn, tmp_path)
     assert latest_checkpoint(tmp_path) == old
     assert [p.name for p in tmp_path.iterdir()] == [old.name]
+
+
+@pytest.mark.parametrize("same_step", [False, True])
+@pytest.mark.parametrize("name", ["replace", "fsync", "unlink", "rmdir", "mkdir", "open"])
+def test_a_kill_at_any_call_of_a_save_leaves_a_complete_checkpoint(tmp_path, monkeypatch, name, same_step):
+    """Killed at the n-th call, nothing after it works either, clean-up included; then the old one or the new one loads."""
+    learn = regressor()
+    learn.fit(2, max_steps=5)
+    for n_before in range(99):
+        folder = tmp_path / str(n_before)
+        learn.step = 5
+        save_checkpoint(learn, folder)
+        learn.step += not same_step
+        with monkeypatch.context() as patch:
+            was_killed = kill_at_call(patch, name, n_before, lambda: save_checkpoint(learn, folder))  # noqa: B023
+        path = latest_checkpoint(folder)
+        assert path is not None and path.name in ("checkpoint-5", "checkpoint-5.old", "checkpoint-6")
+        regressor().fit(2, resume=path)
+        if not was_killed:
+            assert n_before > 0 and [p.name for p in folder.iterdir()] == [f"checkpoint-{learn.step}"]
+            return
+    pytest.fail("it never came to an end")
+
+
+def test_the_old_checkpoint_goes_after_the_new_one_is_on_the_disk(tmp_path, monkeypatch):
+    learn = regressor()
+    learn.fit(1)
+    save_checkpoint(learn, tmp_path)
+    learn.step += 1
+    calls = []
+    for name in ("replace", "fsync", "unlink"):
+        call = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *args, _n=name, _c=call, **opts: (calls.append(_n), _c(*args, **opts))[1])
+    save_checkpoint(learn, tmp_path)
+    in_place = len(calls) - calls[::-1].index("replace")
+    assert calls[in_place] == "fsync" and "unlink" in calls[in_place:]
+    assert calls[:in_place].count("fsync") >= 5  # each file, before it gets its name
+
+
+DISK = ("replace", "fsync", "unlink", "rmdir", "mkdir", "open")
+
+
+def kill_at_call(patch, name, n_before, save):
+    """Run `save`; from call number `n_before` of a function of `os` on nothing changes the disk. Returns whether it came to that."""
+    is_dead, n_calls = False, 0
+
+    def wrap(one):
+        real = getattr(os, one)
+
+        def call(*args, **options):
+            nonlocal is_dead, n_calls
+            n_calls += one == name
+            is_dead = is_dead or n_calls > n_before
+            if is_dead:
+                raise Killed
+            return real(*args, **options)
+
+        patch.setattr(os, one, call)
+
+    for one in DISK:
+        wrap(one)
+    try:
+        save()
+    except Killed:
+        return True
+    return is_dead
 
 
 def test_staging_of_a_killed_run_is_removed(tmp_path):

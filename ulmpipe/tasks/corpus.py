@@ -38,6 +38,12 @@ class Corpus:
     valid: IntArray  # (n,) document numbers in `valid_store`
 
     @property
+    def fingerprint(self) -> str:
+        """Of the tokens trained on, and of those validated on where they are others."""
+        other = "" if self.valid_store is self.store else f" and {self.valid_store.fingerprint}"
+        return self.store.fingerprint + other
+
+    @property
     def n_quarantined(self) -> int:
         """Inputs that could not be read, in both."""
         stores = [self.store] if self.valid_store is self.store else [self.store, self.valid_store]

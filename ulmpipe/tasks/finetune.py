@@ -16,13 +16,26 @@ from ..config import FinetuneConfig
 from ..console import log
 from ..durable import check_output, locked, read_json
 from ..errors import ConfigError, SourceError, UlmpipeError
+from ..journal import recorded
 from ..models import CLASSIFIER_DROPOUTS, LM_DROPOUTS, SIZES, Dropouts, LanguageModel, TextClassifier, scaled_dropouts
 from ..models.transfer import classifier_groups, load_encoder, transfer_language_model
 from ..options import make_config
 from ..text.batches import ClassifierBatches, Docs, IntArray
 from ..text.rules import Rules
-from ..train import Learner, Phase, accuracy, check_finished, check_resume, discriminative, pick_device, smaller_for_few
+from ..train import (
+    Learner,
+    Phase,
+    accuracy,
+    check_finished,
+    check_resume,
+    discriminative,
+    pick_device,
+    smaller_for_few,
+    start_over,
+    stops_told,
+)
 from ..train.metrics import finite_row
+from ..train.parallel import first_then_others, is_first, only_first, part
 from .corpus import Corpus, check_same_vocab, open_corpus
 from .model_folder import (
     CLASSIFIER,
@@ -85,21 +98,34 @@ def finetune(
         raise ConfigError("--batch-size is 1, expected 2 or more: batch norm can't train on one document")
     begin_s = time.monotonic()
     start = _load_start(config, out)
-    with locked(out):
+    folders = _folders(config, out)
+    with (
+        stops_told(*folders, resume=config.resume),
+        only_first(locked(out)),
+        recorded(out, "finetune", str(source), asdict(config), writes=is_first()) as run,
+    ):
         if not config.resume:
             check_finished(out)
-        corpus = open_corpus(
-            str(source),
-            config,
-            out.parent,
-            labelled=True,
-            needs_labels=config.stage != "lm",
-            unlabelled=config.unlabelled,
-            custom_rules=custom_rules,
-        )
+        with first_then_others():
+            corpus = open_corpus(
+                str(source),
+                config,
+                out.parent,
+                labelled=True,
+                needs_labels=config.stage != "lm",
+                unlabelled=config.unlabelled,
+                custom_rules=custom_rules,
+            )
         chosen = np.empty(0, np.int64)
         if config.stage != "lm":  # refused now, and not after hours of language model
             chosen = choose_labelled(corpus.store.doc_labels, corpus.train, config.n_labels, config.seed)
+        run.begin(corpus.fingerprint, curves=folders)
+        if not config.resume:  # all stages: this one's classifier must not go on from the checkpoint of an older one
+            for folder in folders:
+                check_finished(folder)
+            with first_then_others():
+                for folder in folders:
+                    start_over(folder)
         about = {"source": str(source), "options": asdict(config), "started_from": start and start.folder}
         lm, lm_row, share = start, None, None
         if config.stage != "classifier":
@@ -109,20 +135,27 @@ def finetune(
             assert lm is not None
             check_same_vocab(corpus.store, lm.vocab, str(source))
             row = _train_classifier(corpus, chosen, config, lm, classifier_dropouts, out, about)
-    assert row is not None
-    return FinetuneResult(
-        valid_loss=row["valid_loss"],
-        accuracy=row["accuracy"] if config.stage != "lm" else None,
-        lm_valid_loss=lm_row["valid_loss"] if lm_row else None,
-        n_labels=len(chosen),
-        labels=corpus.store.labels,
-        started_from=start.folder if start else None,
-        share_mapped=share,
-        seconds=round(time.monotonic() - begin_s, 1),
-        tokens_per_s=round(lm_row["targets_per_s"], 1) if lm_row else None,
-        n_quarantined=corpus.n_quarantined,
-        out=str(out if config.stage != "lm" else out / LM_FOLDER),
-    )
+        assert row is not None
+        result = FinetuneResult(
+            valid_loss=row["valid_loss"],
+            accuracy=row["accuracy"] if config.stage != "lm" else None,
+            lm_valid_loss=lm_row["valid_loss"] if lm_row else None,
+            n_labels=len(chosen),
+            labels=corpus.store.labels,
+            started_from=start.folder if start else None,
+            share_mapped=share,
+            seconds=round(time.monotonic() - begin_s, 1),
+            tokens_per_s=round(lm_row["targets_per_s"], 1) if lm_row else None,
+            n_quarantined=corpus.n_quarantined,
+            out=str(out if config.stage != "lm" else out / LM_FOLDER),
+        )
+        run.finish(asdict(result))
+    return result
+
+
+def _folders(config: FinetuneConfig, out: Path) -> list[Path]:
+    """Where the stages that run write what they reach."""
+    return [*([out / LM_FOLDER] if config.stage != "classifier" else []), *([out] if config.stage != "lm" else [])]
 
 
 def _check_own_language_model(folder: Path) -> None:
@@ -177,19 +210,20 @@ def _tune_language_model(
         log(f"{share:.1%} of {len(vocab):,} words carried over from {start.folder}; the others begin as their mean")
     learn = language_model_learner(model, corpus, config)
     phases = _language_model_phases(config, len(learn.groups), tuned=start is not None)
-    row = train_phases(learn, phases, out, config, corpus)
+    row = train_phases(learn, phases, out, config, corpus, n_answers=len(vocab))
     trained = {"task": LM_TASK, **about, "share_mapped": share, "results": finite_row(row)}
     lm = Pretrained(LANGUAGE_MODEL, model, vocab, corpus.store.manifest["recipe"], settings, [], trained)
-    lm.save_pretrained(out)
+    if is_first():
+        lm.save_pretrained(out)
     return lm, row, share
 
 
 def _compare_recipes(start: Pretrained, corpus: Corpus) -> None:
     """Say where the texts are cut in another way than those the model learned from: words are lost then."""
     recipe = corpus.store.manifest["recipe"]
-    for part in ("lang", "rules"):
-        if start.recipe[part] != recipe[part]:
-            log(f"note: {start.folder} learned from --{part} {start.recipe[part]}, these texts have {recipe[part]}")
+    for what in ("lang", "rules"):
+        if start.recipe[what] != recipe[what]:
+            log(f"note: {start.folder} learned from --{what} {start.recipe[what]}, these texts have {recipe[what]}")
 
 
 def _language_model_phases(config: FinetuneConfig, n_groups: int, *, tuned: bool) -> list[Phase]:
@@ -228,11 +262,13 @@ def _train_classifier(
     model = TextClassifier(**settings, **dropouts)
     load_encoder(model, lm.model.state_dict())
     learn = classifier_learner(model, corpus, chosen, config)
-    row = train_phases(learn, classifier_phases(config, len(learn.groups)), out, config, corpus)
+    phases = classifier_phases(config, len(learn.groups))
+    row = train_phases(learn, phases, out, config, corpus, n_answers=len(labels))
     _compare_with_chance(row["accuracy"], corpus)
     trained = {"task": "finetune", **about, "n_labels": len(chosen), "max_tokens": config.max_tokens}
     trained["results"] = finite_row(row)
-    Pretrained(CLASSIFIER, model, lm.vocab, lm.recipe, settings, labels, trained).save_pretrained(out)
+    if is_first():
+        Pretrained(CLASSIFIER, model, lm.vocab, lm.recipe, settings, labels, trained).save_pretrained(out)
     return row
 
 
@@ -275,10 +311,11 @@ def choose_labelled(doc_labels: IntArray, which: IntArray, n_labels: int | None,
 
 
 def classifier_learner(model: TextClassifier, corpus: Corpus, chosen: IntArray, config: FinetuneConfig) -> Learner:
-    """A Learner of a classifier: sortish batches to train on, sorted ones to validate."""
+    """A Learner of a classifier: batches of like length."""
     train_docs = Docs.from_store(corpus.store)
     valid_docs = train_docs if corpus.valid_store is corpus.store else Docs.from_store(corpus.valid_store)
     shape: dict[str, Any] = {"pad_id": corpus.store.vocab.pad_id, "max_tokens": config.max_tokens, "seed": config.seed}
+    shape["part"] = part()
     batch_size = smaller_for_few(config.batch_size, len(chosen), min_steps=MIN_STEPS)
     if batch_size < config.batch_size:
         log(f"{len(chosen)} labelled documents are few: batches of {batch_size} instead of {config.batch_size}")

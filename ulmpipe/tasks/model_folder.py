@@ -27,10 +27,13 @@ from ..durable import (
     write_json,
 )
 from ..errors import StoreError, VocabMismatchError
+from ..journal import JOURNAL_FILE
 from ..models import LanguageModel, TextClassifier
 from ..text.rules import Rules
 from ..text.tokenizer import Tokenizer, TokenizerRecipe
 from ..text.vocab import VOCAB_FILE, Vocab
+from ..train.phases import LOGS
+from ..train.tensorboard import TENSORBOARD_FOLDER
 
 FORMAT_VERSION = 1
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
@@ -122,8 +125,16 @@ def build_model(kind: str, settings: Mapping[str, Any]) -> LanguageModel | TextC
 
 
 def left_behind(out: Path) -> tuple[str, ...]:
-    """What a training leaves in `out` that was killed; files of a model only where a checkpoint tells that they are ours."""
-    return ("metrics.jsonl", *(FILES if any(out.glob(f"checkpoint-*/{MANIFEST}")) else ()))
+    """What a training leaves in `out` that was killed; files of a model only where a checkpoint tells that they are ours.
+
+    And the journal of outputs right below `out`.
+    """
+    return (
+        *LOGS,
+        TENSORBOARD_FOLDER,
+        JOURNAL_FILE,
+        *(FILES if any(out.glob(f"checkpoint-*/{MANIFEST}")) else ()),
+    )
 
 
 def newest_language_model(folder: Path = MODELS_FOLDER) -> Path | None:

@@ -3,6 +3,7 @@
 Shared by pretrain.py and finetune.py; how phases are run, stopped and resumed is in train/phases.py.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,10 +11,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ..config import TrainConfig
-from ..models import LanguageModel
+from ..models import LanguageModel, WordScores
 from ..models.transfer import language_model_groups
 from ..text.batches import Docs, LMBatches
 from ..train import (
@@ -29,22 +29,35 @@ from ..train import (
     run_phases,
     smaller_for_few,
 )
+from ..train.parallel import check_batch_size, part
+from ..train.tensorboard import check_tensorboard
 from .corpus import Corpus
 
 CLIP = 0.1  # of the gradient's norm, in the lesson and in fastai
 MAX_LM_VALID = 500  # documents a language model is validated on: its decoder makes every one of them dear
 MIN_STEPS = 32  # in an epoch: fewer, and a schedule is over before anything is learned
-MAY_CHANGE = {"resume", "workers", "device", "checkpoint_steps"}  # options that a resumed training need not share
+# Options that a resumed training need not share.
+MAY_CHANGE = {"resume", "workers", "device", "checkpoint_steps", "tensorboard", "note"}
 
 
 def train_phases(
-    learn: Learner, phases: Sequence[Phase], out: Path, config: TrainConfig, corpus: Corpus
+    learn: Learner, phases: Sequence[Phase], out: Path, config: TrainConfig, corpus: Corpus, *, n_answers: int
 ) -> dict[str, float]:
-    """Run phases with the options of a command; those of a resumed training and its texts must be the same."""
+    """Run phases with the options of a command; those of a resumed training and its texts must be the same.
+
+    `n_answers` are the words or classes that the model chooses among.
+    """
     options = {name: value for name, value in asdict(config).items() if name not in MAY_CHANGE}
     options["tokens"] = corpus.store.fingerprint
     return run_phases(
-        learn, phases, out, options=options, resume=config.resume, checkpoint_steps=config.checkpoint_steps
+        learn,
+        phases,
+        out,
+        options=options,
+        resume=config.resume,
+        checkpoint_steps=config.checkpoint_steps,
+        chance=math.log(n_answers),
+        tensorboard=config.tensorboard,
     )
 
 
@@ -54,7 +67,10 @@ def seed_everything(seed: int) -> None:
 
 
 def check_machine(config: TrainConfig) -> None:
-    """Raise `ConfigError` where the device or the precision is not to be had here: before any work is done."""
+    """Raise `ConfigError` where the device, the precision or the share of a batch is not to be had: before any work is done."""
+    check_batch_size(config.batch_size)
+    if config.tensorboard:
+        check_tensorboard()
     check_precision(config.precision, pick_device(config.device))
 
 
@@ -68,7 +84,7 @@ def language_model_learner(model: LanguageModel, corpus: Corpus, config: TrainCo
     """A Learner of a language model: both data loaders with the same streams, AR and TAR, state carried and reset."""
     n_windows = int(corpus.store.doc_lengths[corpus.train].sum()) // config.bptt
     batch_size = smaller_for_few(config.batch_size, n_windows, min_steps=MIN_STEPS)
-    shape: dict[str, Any] = {"batch_size": batch_size, "bptt": config.bptt, "seed": config.seed}
+    shape: dict[str, Any] = {"batch_size": batch_size, "bptt": config.bptt, "seed": config.seed, "part": part()}
     valid = corpus.valid[:: -(-len(corpus.valid) // MAX_LM_VALID)]  # evenly spread
     train_docs = Docs.from_store(corpus.store)
     valid_docs = train_docs if corpus.valid_store is corpus.store else Docs.from_store(corpus.valid_store)
@@ -84,6 +100,6 @@ def language_model_learner(model: LanguageModel, corpus: Corpus, config: TrainCo
     )
 
 
-def language_model_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Cross entropy of (B, T, V) logits with (B, T) ids."""
-    return F.cross_entropy(logits.flatten(0, 1), target.flatten())
+def language_model_loss(scores: WordScores, target: Tensor) -> Tensor:
+    """Cross entropy of scores (B, T, V) with ids (B, T)."""
+    return scores.cross_entropy(target)

@@ -11,11 +11,13 @@ from typing import Any
 from ..config import PretrainConfig
 from ..console import log
 from ..durable import check_output, locked
+from ..journal import recorded
 from ..models import LM_DROPOUTS, SIZES, LanguageModel, scaled_dropouts
 from ..options import make_config
 from ..text.rules import Rules
-from ..train import Phase, check_resume
+from ..train import Phase, check_finished, check_resume, stops_told
 from ..train.metrics import finite_row, perplexity
+from ..train.parallel import first_then_others, is_first, only_first
 from .corpus import open_corpus
 from .model_folder import LANGUAGE_MODEL, MODELS_FOLDER, Pretrained, left_behind
 from .phases import check_machine, language_model_learner, seed_everything, train_phases
@@ -53,8 +55,17 @@ def pretrain(
     check_resume(config.resume, out)
     dropouts = scaled_dropouts(LM_DROPOUTS, config.drop_mult)
     begin_s = time.monotonic()
-    with locked(out):
-        corpus = open_corpus(str(source), config, out.parent, labelled=False, custom_rules=custom_rules)
+    options = asdict(config)
+    with (
+        stops_told(out, resume=config.resume),
+        only_first(locked(out)),
+        recorded(out, "pretrain", str(source), options, writes=is_first()) as run,
+    ):
+        if not config.resume:
+            check_finished(out)
+        with first_then_others():
+            corpus = open_corpus(str(source), config, out.parent, labelled=False, custom_rules=custom_rules)
+        run.begin(corpus.fingerprint, curves=[out])
         vocab = corpus.store.vocab
         seed_everything(config.seed)
         settings = {"vocab_size": len(vocab), **SIZES[config.size], "pad_id": vocab.pad_id}
@@ -65,18 +76,21 @@ def pretrain(
         learn = language_model_learner(model, corpus, config)
         lrs = (config.lr or LR,) * len(learn.groups)
         phases = [Phase("pretrain", config.epochs, lrs, max_steps=config.max_steps)]
-        last = train_phases(learn, phases, out, config, corpus)
-        trained = {"task": "pretrain", "source": str(source), "options": asdict(config), "results": finite_row(last)}
+        last = train_phases(learn, phases, out, config, corpus, n_answers=len(vocab))
+        trained = {"task": "pretrain", "source": str(source), "options": options, "results": finite_row(last)}
         recipe = corpus.store.manifest["recipe"]
-        Pretrained(LANGUAGE_MODEL, model, vocab, recipe, settings, [], trained).save_pretrained(out)
-    return PretrainResult(
-        valid_loss=last["valid_loss"],
-        accuracy=last["accuracy"],
-        perplexity=perplexity(last["valid_loss"]),
-        vocab_size=len(vocab),
-        n_steps=learn.step,
-        seconds=round(time.monotonic() - begin_s, 1),
-        tokens_per_s=round(last["targets_per_s"], 1),
-        n_quarantined=corpus.n_quarantined,
-        out=str(out),
-    )
+        if is_first():
+            Pretrained(LANGUAGE_MODEL, model, vocab, recipe, settings, [], trained).save_pretrained(out)
+        result = PretrainResult(
+            valid_loss=last["valid_loss"],
+            accuracy=last["accuracy"],
+            perplexity=perplexity(last["valid_loss"]),
+            vocab_size=len(vocab),
+            n_steps=learn.step,
+            seconds=round(time.monotonic() - begin_s, 1),
+            tokens_per_s=round(last["targets_per_s"], 1),
+            n_quarantined=corpus.n_quarantined,
+            out=str(out),
+        )
+        run.finish(asdict(result))
+    return result

@@ -7,7 +7,10 @@
     metrics.py     numbers, the history                 progress.py   what is seen while it runs
     checkpoint.py  save and resume                      interrupt.py  Ctrl-C and SIGTERM
     lr_find.py     a learning rate to begin with        phases.py     one cycle after another, resumed
-    device.py      CPU or GPU
+    device.py      CPU or GPU                           memory.py     malloc, told to reuse
+    hooks.py       layers that are watched              diagnosis.py  what looks off in them
+    plot_layers.py their picture                        tensorboard.py logs for TensorBoard
+    parallel.py    several processes
 
 Knows nothing of text, models or tasks.
 """
@@ -16,13 +19,16 @@ from .batches import Batch, Batches, FixedBatches, smaller_for_few
 from .callback import EVENTS, Callback, CancelBatch, CancelEpoch, CancelFit, CancelStep, DebugCallback
 from .checkpoint import Checkpoint, latest_checkpoint, load_checkpoint, save_checkpoint
 from .device import pick_device
+from .diagnosis import Finding, looks_off
 from .guard import FiniteLoss
-from .interrupt import Interrupted, StopSignal
+from .hooks import LayerStats, tensor_stats
+from .interrupt import Interrupted, StopSignal, stops_told
 from .learner import Learner
 from .lr_find import LRCurve
+from .memory import keep_freed_memory
 from .metrics import Metrics, accuracy, confusion_matrix, f1_macro, f1_scores, perplexity
 from .params import adam, discriminative, freeze_to, param_groups
-from .phases import Phase, check_finished, check_resume, run_phases
+from .phases import LOGS, Phase, check_finished, check_resume, run_phases, start_over
 from .precision import MixedPrecision, Precision, check_precision, pick_precision
 from .progress import MetricsLog, Progress
 from .regularize import GradientClip, ResetState, RNNRegularizer, activation_reg, temporal_activation_reg
@@ -39,6 +45,7 @@ from .schedule import (
 
 __all__ = [
     "EVENTS",
+    "LOGS",
     "Batch",
     "Batches",
     "Callback",
@@ -48,11 +55,13 @@ __all__ = [
     "CancelStep",
     "Checkpoint",
     "DebugCallback",
+    "Finding",
     "FiniteLoss",
     "FixedBatches",
     "GradientClip",
     "Interrupted",
     "LRCurve",
+    "LayerStats",
     "Learner",
     "Metrics",
     "MetricsLog",
@@ -80,8 +89,10 @@ __all__ = [
     "f1_macro",
     "f1_scores",
     "freeze_to",
+    "keep_freed_memory",
     "latest_checkpoint",
     "load_checkpoint",
+    "looks_off",
     "one_cycle",
     "param_groups",
     "perplexity",
@@ -91,5 +102,8 @@ __all__ = [
     "save_checkpoint",
     "slanted_triangular",
     "smaller_for_few",
+    "start_over",
+    "stops_told",
     "temporal_activation_reg",
+    "tensor_stats",
 ]

@@ -28,6 +28,7 @@ from torch import Tensor
 
 from .. import console, durable
 from ..errors import StoreError
+from . import parallel
 from .callback import Callback
 from .metrics import finite_row
 from .progress import MetricsLog
@@ -50,10 +51,30 @@ def save_checkpoint(
     `state.json` for the caller.
     """
     path = folder / f"checkpoint-{learn.step}"
-    aside = path.with_name(f"{path.name}.old")
+    state = _state(learn, position or (learn.epoch, learn.next_batch), extra or {})
+    generators, carried = _generators(learn), _carried(learn)  # of all processes, which must all come here
+    if parallel.is_first():
+        _write(learn, path, state, generators, carried, keep)
+    parallel.barrier()  # none ends, and has torchrun end the others, before the checkpoint is there
+    return path
+
+
+def _write(
+    learn: Learner,
+    path: Path,
+    state: dict[str, Any],
+    generators: dict[str, Tensor],
+    carried: dict[str, Tensor],
+    keep: int,
+) -> None:
+    folder, aside = path.parent, path.with_name(f"{path.name}.old")
     with durable.staging(folder) as stage:
-        _write_tensors(learn, stage)
-        durable.write_json(stage / STATE, _state(learn, position or (learn.epoch, learn.next_batch), extra or {}))
+        save_model(learn.model, str(stage / MODEL))
+        save_file(_optimizer_tensors(learn), stage / OPTIMIZER)
+        save_file(generators, stage / RNG)
+        if hasattr(learn.model, "carried_state"):
+            save_file(carried, stage / CARRIED)
+        durable.write_json(stage / STATE, state)
         _write_manifest(stage)
         if path.exists():  # of the same step: never missing under both names
             _remove(aside)
@@ -63,7 +84,6 @@ def save_checkpoint(
     _remove(aside)
     for other in [other for other in _candidates(folder) if other != path][keep - 1 :]:
         _remove(other)
-    return path
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
@@ -89,7 +109,8 @@ def load_checkpoint(learn: Learner, path: Path) -> dict[str, Any]:
         _load_optimizer(learn, load_file(path / OPTIMIZER), state["param_groups"])
         if hasattr(learn.model, "load_carried_state"):
             carried = load_file(path / CARRIED) if (path / CARRIED).exists() else {}
-            learn.model.load_carried_state({name: t.to(learn.device) for name, t in carried.items()})
+            mine = {name: parallel.my_rows(t, dim=1).to(learn.device) for name, t in carried.items()}
+            learn.model.load_carried_state(mine)
     except (RuntimeError, ValueError, KeyError, SafetensorError) as err:
         raise StoreError(
             f"{path} does not fit this training ({err}): resume with the options it was begun with"
@@ -120,6 +141,8 @@ class Checkpoint(Callback):
     def before_fit(self, learn: Learner) -> None:
         """Remove what a run that was killed while it saved has left."""
         self.saved = None
+        if not parallel.is_first():
+            return
         for stage in self.folder.glob(f"{durable.STAGING_PREFIX}*"):
             shutil.rmtree(stage, ignore_errors=True)
 
@@ -153,16 +176,29 @@ def _remove(path: Path) -> None:
     shutil.rmtree(path, ignore_errors=True)
 
 
-def _write_tensors(learn: Learner, stage: Path) -> None:
-    save_model(learn.model, str(stage / MODEL))
+def _optimizer_tensors(learn: Learner) -> dict[str, Tensor]:
     per_param = learn.opt.state_dict()["state"]
     flat = {f"{n}.{name}": v for n, values in per_param.items() for name, v in values.items() if isinstance(v, Tensor)}
-    save_file({name: t.contiguous() for name, t in flat.items()}, stage / OPTIMIZER)
-    cuda = {"cuda": torch.cuda.get_rng_state(learn.device)} if learn.device.type == "cuda" else {}
-    save_file({"cpu": torch.get_rng_state()} | cuda, stage / RNG)
-    if hasattr(learn.model, "carried_state"):
-        carried = learn.model.carried_state()
-        save_file({name: t.detach().contiguous() for name, t in carried.items()}, stage / CARRIED)
+    return {name: t.contiguous() for name, t in flat.items()}
+
+
+def _generators(learn: Learner) -> dict[str, Tensor]:
+    """States of the generators; those of another process than the first have its rank in their names: `cpu.1`."""
+    states = {"cpu": torch.get_rng_state()}
+    if learn.device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(learn.device)
+    return {
+        f"{name}.{rank}" if rank else name: one
+        for name, state in states.items()
+        for rank, one in enumerate(parallel.gathered(state))
+    }
+
+
+def _carried(learn: Learner) -> dict[str, Tensor]:
+    """The hidden state of all rows of the batch, (1, B, H) each, whatever the number of processes."""
+    if not hasattr(learn.model, "carried_state"):
+        return {}
+    return {name: torch.cat(parallel.gathered(state), dim=1) for name, state in learn.model.carried_state().items()}
 
 
 def _state(learn: Learner, position: tuple[int, int], extra: dict) -> dict[str, Any]:
@@ -228,6 +264,8 @@ def _named(learn: Learner) -> dict[str, Callback]:
 
 
 def _load_rng(learn: Learner, rng: dict[str, Tensor]) -> None:
-    torch.set_rng_state(rng["cpu"])
-    if learn.device.type == "cuda" and "cuda" in rng:
-        torch.cuda.set_rng_state(rng["cuda"], learn.device)
+    suffix = f".{parallel.part()[0]}" if not parallel.is_first() else ""
+    if f"cpu{suffix}" in rng:  # not there where a process more goes on: it keeps its own
+        torch.set_rng_state(rng[f"cpu{suffix}"])
+    if learn.device.type == "cuda" and f"cuda{suffix}" in rng:
+        torch.cuda.set_rng_state(rng[f"cuda{suffix}"], learn.device)

@@ -1,16 +1,22 @@
 """Ctrl-C and SIGTERM during a fit: stop at the next batch, in training or validation, with a checkpoint written.
 
-The signal handler only sets a flag; nothing is saved inside of it. Outside of a fit the signals do what they always do.
+The signal handler only sets a flag; nothing is saved inside of it. Outside of a fit the signals do what they always do;
+`stops_told` says how a command of several fits goes on after that.
 """
 
 from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from ..durable import MANIFEST
 from ..errors import INTERRUPTED, TERMINATED
+from . import parallel
 from .callback import Callback
 from .checkpoint import Checkpoint
 
@@ -21,12 +27,37 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(BaseException):
-    """A signal has ended the fit, in good order. No `Exception`: nothing but the command line should catch it."""
+    """A signal has ended the training, in good order. No `Exception`: nothing but the command line should catch it.
 
-    def __init__(self, signum: int):
+    `resumable` says whether there is a checkpoint to go on from.
+    """
+
+    def __init__(self, signum: int, *, resumable: bool = True):
         super().__init__(f"stopped by {signal.Signals(signum).name}")
-        self.signum = signum
+        self.signum, self.resumable = signum, resumable
         self.exit_code = TERMINATED if signum == signal.SIGTERM else INTERRUPTED
+
+
+@contextmanager
+def stops_told(*folders: Path, resume: bool) -> Iterator[None]:
+    """Turn a signal that comes outside of a fit into `Interrupted`; checkpoints of the training lie in `folders`.
+
+    Without `resume`, those that are there already are of an older one.
+    """
+    older = set() if resume else _checkpoints(folders)
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit) as err:
+        if isinstance(err, SystemExit) and err.code != TERMINATED:
+            raise
+        signum = signal.SIGTERM if isinstance(err, SystemExit) else signal.SIGINT
+        raise Interrupted(signum, resumable=bool(_checkpoints(folders) - older)) from err
+
+
+def _checkpoints(folders: Iterable[Path]) -> set[tuple[Path, int]]:
+    """All complete checkpoints, with the time at which each was written."""
+    found = [manifest for folder in folders for manifest in folder.glob(f"checkpoint-*/{MANIFEST}")]
+    return {(manifest, manifest.stat().st_mtime_ns) for manifest in found}
 
 
 class StopSignal(Callback):
@@ -61,7 +92,8 @@ class StopSignal(Callback):
         self.signum = signum
 
     def after_batch(self, learn: Learner) -> None:
-        """Save and stop when a signal has come."""
+        """Save and stop when a signal has come, to any of several processes: these agree on it after every batch."""
+        self.signum = int(parallel.largest(self.signum or 0)) or None
         if self.signum is not None:
             if self.checkpoint:
                 self.checkpoint.save(learn)
@@ -69,5 +101,6 @@ class StopSignal(Callback):
 
     def after_fit(self, learn: Learner) -> None:
         """Stop the program after a signal that came too late to stop the fit; all is saved then."""
+        self.signum = int(parallel.largest(self.signum or 0)) or None
         if self.signum is not None:
             raise Interrupted(self.signum)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..errors import UlmpipeError
-from .batches import Batches
+from .batches import Batches, on_device
 from .callback import Callback, CancelBatch, CancelEpoch, CancelFit, CancelStep, in_order, run_level
 from .checkpoint import load_checkpoint
 from .guard import FiniteLoss
@@ -29,9 +30,8 @@ from .schedule import one_cycle_schedulers
 class Learner:
     """A model, its data and its loss, with the methods that train it.
 
-    `groups` are the parameter groups, lowest layers first: modules, or lists of modules or parameters; the whole model
-    without. Every fit gets a new optimiser, `opt_fn(param_groups)`. `callbacks` take part in all that is run, a
-    prediction too; those that write or show something are given to a fit, and take part only in it.
+    `groups` are the parameter groups, lowest layers first: modules, or lists of modules or parameters; by default one.
+    Every fit gets a new optimiser, `opt_fn(param_groups)`. `callbacks` take part in all, those given to a fit only in it.
     """
 
     # What hooks read, and may change where it says so.
@@ -59,6 +59,7 @@ class Learner:
     ):
         self.device = torch.device(device)
         self.model = model.to(self.device)
+        self.train_model: Callable[..., Any] = self.model  # what training batches go through: a wrapper of it, maybe
         self.train_dl, self.valid_dl = train_dl, valid_dl
         self.loss_fn, self.opt_fn, self.weight_decay = loss_fn, opt_fn, weight_decay
         self.groups = collect_groups(self.model, groups)
@@ -89,8 +90,7 @@ class Learner:
             raise UlmpipeError("there is not one training batch: give more data, or a smaller --batch-size")
         self.n_epochs, self.max_steps = n_epochs, math.inf if max_steps is None else max_steps
         self.n_steps = int(min(n_epochs * len(self.train_dl), self.max_steps))
-        self.epoch = self.step = self.next_batch = 0
-        self.history = []
+        self.epoch, self.step, self.next_batch, self.history = 0, 0, 0, []
         self.opt = self.opt_fn(param_groups(self.groups, lr, weight_decay=self.weight_decay))
         self.opt.zero_grad()
         self.active = in_order([*self.callbacks, *callbacks])
@@ -166,17 +166,17 @@ class Learner:
     def _all_batches(self, dl: Batches, *, training: bool, start: int = 0) -> None:
         self.training, self.n_batches = training, len(dl)
         self.model.train(training)
-        with torch.set_grad_enabled(training):
-            for index, batch in enumerate(dl.batches(self.epoch, start), start):
+        arriving = closing(on_device(dl.batches(self.epoch, start), self.device))
+        with torch.set_grad_enabled(training), arriving as batches:
+            for index, (*self.inputs, self.target) in enumerate(batches, start):
                 if training and self.step >= self.max_steps:
                     return
                 self.batch_index, self.next_batch = index, index + 1 if training else self.next_batch
-                *self.inputs, self.target = (t.to(self.device, non_blocking=True) for t in batch)
                 run_level(self, "batch", CancelBatch, self._one_batch)
                 self.pred = self.loss_grad = None  # type: ignore[assignment]  # logits need not outlive their batch
 
     def _one_batch(self) -> None:
-        self.pred = self.model(*self.inputs)
+        self.pred = (self.train_model if self.training else self.model)(*self.inputs)
         self("after_pred")
         self.loss = self.loss_grad = self.loss_fn(self.pred, self.target)
         self("after_loss")

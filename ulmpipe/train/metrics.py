@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from . import parallel
 from .callback import Callback
 
 if TYPE_CHECKING:
@@ -72,8 +73,14 @@ class WeightedMean:
         self.weight += weight
 
     def mean(self) -> float:
-        """Return the mean, NaN of nothing."""
-        return float(self.total) / self.weight if self.weight else math.nan
+        """Return the mean over what all processes have added, NaN of nothing."""
+        total, weight = self.sums()
+        return total / weight if weight else math.nan
+
+    def sums(self) -> tuple[float, int]:
+        """Return sum and weight over all processes."""
+        total, weight = parallel.summed(float(self.total), self.weight)
+        return total, round(weight)
 
 
 class Metrics(Callback):
@@ -97,7 +104,7 @@ class Metrics(Callback):
         if learn.next_batch == 0:
             self.train_loss = WeightedMean()
         self.valid = {}
-        self.n_before = self.train_loss.weight
+        self.n_before = self.train_loss.sums()[1]
         self.begin_s, self.trained_s = time.perf_counter(), 0.0
 
     def before_validate(self, learn: Learner) -> None:
@@ -118,7 +125,7 @@ class Metrics(Callback):
     def after_epoch(self, learn: Learner) -> None:
         """Add a row to `learn.history`."""
         self._end_training()
-        n_targets = self.train_loss.weight - self.n_before
+        n_targets = self.train_loss.sums()[1] - self.n_before
         learn.history.append(
             {"epoch": learn.epoch, "step": learn.step, "train_loss": self.train_loss.mean()}
             | self.results()
@@ -135,12 +142,13 @@ class Metrics(Callback):
             self.trained_s = time.perf_counter() - self.begin_s
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the running sum of the training loss."""
-        return {"total": float(self.train_loss.total), "weight": self.train_loss.weight}
+        """Return the running sum of the training loss, over all processes."""
+        total, weight = self.train_loss.sums()
+        return {"total": total, "weight": weight}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with the running sum."""
-        self.train_loss = WeightedMean(state["total"], state["weight"])
+        """Go on with the running sum, which the first process takes."""
+        self.train_loss = WeightedMean(state["total"], state["weight"]) if parallel.is_first() else WeightedMean()
 
 
 class Predictions(Callback):

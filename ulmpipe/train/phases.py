@@ -16,11 +16,18 @@ from typing import Any
 from ..console import log
 from ..durable import MANIFEST, read_json
 from ..errors import ConfigError, UlmpipeError
+from .callback import Callback
 from .checkpoint import Checkpoint, latest_checkpoint
+from .hooks import LOG_NAME, PLOT_NAME, LayerStats
 from .interrupt import StopSignal
 from .learner import Learner
+from .memory import keep_freed_memory
+from .parallel import DataParallel, first_then_others, is_first
 from .progress import MetricsLog, Progress
+from .tensorboard import TENSORBOARD_FOLDER, TensorBoardLog
 
+METRICS_FILE = "metrics.jsonl"
+LOGS = (METRICS_FILE, LOG_NAME, PLOT_NAME)  # what a training writes as it goes, beside its checkpoints
 PCT_START = 0.3  # of a phase, in which the learning rate rises
 
 
@@ -43,16 +50,21 @@ def run_phases(
     options: Mapping[str, Any],
     resume: bool = False,
     checkpoint_steps: int | None = None,
+    chance: float | None = None,
+    tensorboard: bool = False,
     **cycle: Any,
 ) -> dict[str, float]:
     """Run phases one after the other, with checkpoints in `out`; with `resume` from where the last one was written.
 
-    `options` are those that a resumed training must share; `cycle` are arguments of `fit_one_cycle`. Returns the last
+    `options` are those that a resumed training must share; `chance` is the loss of guessing, which a training should get
+    below; `tensorboard` asks for logs of its kind; `cycle` are arguments of `fit_one_cycle`. Returns the last
     epoch's row of numbers, with `targets_per_s` over all training of this run and `n_steps` of all phases. A phase
     without epochs is left out; where no other is left, the numbers are those of the model as it is.
     """
+    keep_freed_memory()
     phases = [phase for phase in phases if phase.n_epochs > 0]
-    resume_path, first = _find_resume(phases, options, out) if resume else _start_over(out)
+    with first_then_others():
+        resume_path, first = _find_resume(phases, options, out) if resume else start_over(out)
     n_targets = training_s = 0.0
     for number, phase in enumerate(phases[first:], first):
         learn.freeze_to(phase.freeze_to)
@@ -62,8 +74,8 @@ def run_phases(
             phase.lrs,
             max_steps=phase.max_steps,
             callbacks=[
-                Progress(phase.name),
-                MetricsLog(out / "metrics.jsonl", extra={"phase": phase.name}),
+                DataParallel(),
+                *_writers(phase.name, out, chance, tensorboard),
                 checkpoint,
                 StopSignal(checkpoint),
             ],
@@ -75,6 +87,19 @@ def run_phases(
     last = learn.history[-1] if phases else learn.validate()
     n_steps = sum(min(phase.n_epochs * len(learn.train_dl), phase.max_steps or math.inf) for phase in phases)
     return {**last, "targets_per_s": n_targets / max(training_s, 1e-9), "n_steps": n_steps}
+
+
+def _writers(name: str, out: Path, chance: float | None, tensorboard: bool) -> list[Callback]:
+    """What shows and writes how a phase goes: of several processes, the first one's."""
+    if not is_first():
+        return []
+    extra = {"phase": name}
+    return [
+        Progress(name),
+        MetricsLog(out / METRICS_FILE, extra=extra),
+        LayerStats(out, chance=chance, extra=extra),
+        *([TensorBoardLog(out / TENSORBOARD_FOLDER / name)] if tensorboard else []),
+    ]
 
 
 def check_finished(out: Path) -> None:
@@ -96,12 +121,13 @@ def check_resume(resume: bool, *folders: Path) -> None:
         log(f"{folders[0]} holds a finished model: it is replaced when this one is")
 
 
-def _start_over(out: Path) -> tuple[None, int]:
+def start_over(out: Path) -> tuple[None, int]:
     """Clear the traces of a finished training; one that did not finish is refused."""
     check_finished(out)
     for old in out.glob("checkpoint-*"):
         shutil.rmtree(old)
-    (out / "metrics.jsonl").unlink(missing_ok=True)
+    for name in LOGS:
+        (out / name).unlink(missing_ok=True)
     return None, 0
 
 
