@@ -19,7 +19,15 @@ def machine_line(result: dict[str, Any]) -> str:
     """Where a result was measured."""
     machine = result["machine"]
     versions = f"Python {machine['python']}, torch {machine['packages']['torch']}, spaCy {machine['packages']['spacy']}"
-    return f"Measured on {machine['cores']} cores of an {machine['processor']}, no GPU; {versions}; commit {result['commit']}."
+    gpu = machine["gpu"] or "no GPU"
+    return f"Measured on {machine['cores']} cores of an {machine['processor']}, {gpu}; {versions}; commit {result['commit']}."
+
+
+def parts_line(parts: dict[str, Any]) -> str:
+    """Where a result was measured whose parts are of one machine."""
+    machine = next(iter(parts.values()))["machine"]
+    commits = ", ".join(dict.fromkeys(part["commit"] for part in parts.values()))
+    return machine_line({"machine": machine, "commit": commits})
 
 
 def demo_lines(result: dict[str, Any]) -> str:
@@ -112,7 +120,6 @@ def train_table(result: dict[str, Any]) -> str:
 def vision_table(result: dict[str, Any]) -> str:
     """What trainings on pictures reach, beside fastai; then a step and the loader, where they were measured."""
     parts = result["parts"]
-    machine = next(iter(parts.values()))["machine"]
     train, step, loader = parts["train"], parts["step"], parts["loader"]
     rows = ["| command | accuracy | with mirror images | minutes of training | pictures/s |", "|---|---|---|---|---|"]
     for name in ("defaults", "5 epochs at 128"):
@@ -144,9 +151,7 @@ def vision_table(result: dict[str, Any]) -> str:
             if name not in ("commit", "machine")
         ),
         "",
-        machine_line(
-            {"machine": machine, "commit": ", ".join(dict.fromkeys(part["commit"] for part in parts.values()))}
-        ),
+        parts_line(parts),
     ]
     return "\n".join(rows)
 
@@ -170,9 +175,127 @@ def claims_table(result: dict[str, Any]) -> str:
             seeds = ", ".join(f"{accuracy:.3f}" for accuracy in found["all"])
             lines.append(f"| {arm} | {found['mean']:.3f} ± {found['std']:.3f} | {seeds} |")
         lines.append("")
-    commits = ", ".join(dict.fromkeys(part["commit"] for part in result["parts"].values()))
-    machine = next(iter(result["parts"].values()))["machine"]
-    return "\n".join([*lines, machine_line({"machine": machine, "commit": commits})])
+    return "\n".join([*lines, parts_line(result["parts"])])
+
+
+def ranged(found: dict[str, Any], *, unit: float = 1.0, digits: int = 0) -> str:
+    """Median and range of a measurement, in units of `unit`."""
+    low, *_, high = found["all"]
+    median, low, high = (f"{value / unit:,.{digits}f}" for value in (found["median"], low, high))
+    return f"{median} ({low} to {high})"
+
+
+def cells_table(result: dict[str, Any]) -> str:
+    """A table a device: the ways to run a cell, forward and with the backward pass."""
+    lines: list[str] = []
+    for device, part in result["parts"].items():
+        for shape, kinds in part["shapes"].items():
+            n_batch, n_steps, n_in, n_hidden = shape.split("x")
+            title = f"{n_batch} x {n_steps} x {n_in} -> {n_hidden}, {device}"
+            lines += [f"| {title} | forward, ms | forward and backward, ms | times the own loop |", "|---|---|---|---|"]
+            for kind, found in kinds.items():
+                forward, both = found["ms"]["forward"], found["ms"]["forward and backward"]
+                for way in both:
+                    faster = both["own loop"]["median"] / both[way]["median"]
+                    lines.append(
+                        f"| {way_name(kind, way, found)} | {ranged(forward[way])} | {ranged(both[way])} | {faster:.2f} |"
+                    )
+            lines.append("")
+        cells = [found for kinds in part["shapes"].values() for found in kinds.values()]
+        compile_s = [sum(found["compile_s"].values()) for found in cells]
+        traced = any(found["scripted by"] == "torch.jit.trace" for found in cells)
+        lines += [
+            f"torch.compile took {min(compile_s):.0f} to {max(compile_s):.0f} s, once for each. "
+            + ("torch.jit.script can't take the loop as it stands, torch.jit.trace can. " if traced else "")
+            + ("PyTorch calls torch.jit deprecated. " if any(found["warnings"] for found in cells) else "")
+            + f"All give the same outputs and gradients, to {max(found['largest_difference'] for found in cells):.0e} of the largest.",
+            *(f"`nn.{kind}` runs {kernel_name(found)}." for kind, found in next(iter(part["shapes"].values())).items()),
+            "",
+            machine_line(part),
+            "",
+        ]
+    return "\n".join(lines[:-1])
+
+
+def way_name(kind: str, way: str, found: dict[str, Any]) -> str:
+    """`LSTM, compiled (one step)`."""
+    if way.startswith("nn."):
+        return f"`{way}`"
+    by = {"scripted": found["scripted by"], "compiled": f"torch.compile, {found['compiled']}"}
+    return f"{kind}, own loop" if way == "own loop" else f"{kind}, {by[way]}"
+
+
+def kernel_name(found: dict[str, Any]) -> str:
+    """What a library's cell was seen to run."""
+    runs = next(value for name, value in found.items() if name.endswith(" runs"))
+    names = [name.removeprefix("aten::") for name in runs["forward and backward"]]
+    if "mkldnn_rnn_layer" in names:
+        return "oneDNN (`mkldnn_rnn_layer`)"
+    return "cuDNN" if any(name.startswith("_cudnn") for name in names) else "a loop of matrix products in C++"
+
+
+def batch_shape_table(result: dict[str, Any]) -> str:
+    """What each shape of batch makes of the same time."""
+    lines: list[str] = []
+    for part in result["parts"].values():
+        lines += [
+            f"| {part['train_seconds']:.0f} s of training, learning rate {part['lr']} | tokens/s | steps | perplexity |",
+            "|---|---|---|---|",
+        ]
+        for name, found in part["shapes"].items():
+            lines.append(
+                f"| {name} | {ranged(found['tokens_per_s'])} | {found['n_steps']:,} | {found['perplexity']:.1f} |"
+            )
+        lines.append("")
+    part = next(iter(result["parts"].values()))
+    return "\n".join(
+        [
+            f"`--size {part['size']}` on {part['source']}, vocabulary {part['vocab_size']:,}, streams x tokens of a window.",
+            "",
+            *lines,
+            parts_line(result["parts"]),
+        ]
+    )
+
+
+def batches_table(result: dict[str, Any]) -> str:
+    """How fast batches are made, beside fastai; a store of a billion tokens; what of a batch is padding."""
+    parts = result["parts"]
+    lm, billion, classifier = parts["lm"], parts["billion"], parts["classifier"]
+    lines = [
+        f"| one core, {lm['n_targets'] / 1e6:.1f} M tokens of reviews, windows of {lm['batch_size']} x {lm['bptt']} | million tokens/s |",
+        "|---|---|",
+        *(f"| {name} | {ranged(found, unit=1e6, digits=2)} |" for name, found in lm["tokens_per_s"].items()),
+        "",
+        "| a billion tokens | first batch of an epoch, s | memory of its own, MB | after 2,000 scattered batches | with pages of the mapped file |",
+        "|---|---|---|---|---|",
+    ]
+    for name, found in billion["documents"].items():
+        memory = [found["rss_mb"][when]["own"] for when in ("before", "after the first batches", "most while drawing")]
+        peak = found["rss_mb"]["most while drawing"]["peak"] - found["rss_mb"]["before"]["peak"]
+        lines.append(
+            f"| {found['n_docs']:,} {name} of {found['doc_tokens']:,} tokens | {told(found['first_batch_s'])} | +{memory[1] - memory[0]:.0f} | +{memory[2] - memory[0]:.0f} | +{peak:.0f} |"
+        )
+    lines += [
+        "",
+        f"| {classifier['n_docs']:,} reviews, {classifier['max_tokens']:,} tokens at most | batches | padding | of what the encoder computes | largest batch, positions | million tokens/s |",
+        "|---|---|---|---|---|---|",
+    ]
+    for order, kinds in classifier["epochs"].items():
+        for name, found in kinds.items():
+            lines.append(
+                f"| {name}, {order} | {found['n_batches']} | {found['padding']:.1%} | {found['encoder_padding']:.1%} | {found['largest_batch_positions']:,} | {ranged(found['tokens_per_s'], unit=1e6, digits=1)} |"
+            )
+    same = "The windows are the same as fastai's, unshuffled, to the last. " if lm["same_windows"] else ""
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"{same}The system takes back pages of a mapped file where memory is short.",
+            "",
+            parts_line(parts),
+        ]
+    )
 
 
 def render(readme: str) -> str:
@@ -184,6 +307,9 @@ def render(readme: str) -> str:
         "train": train_table,
         "vision": vision_table,
         "vision_claims": claims_table,
+        "cells": cells_table,
+        "batch_shape": batch_shape_table,
+        "batches": batches_table,
     }
 
     def block(match: re.Match[str]) -> str:
