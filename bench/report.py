@@ -258,6 +258,48 @@ def batch_shape_table(result: dict[str, Any]) -> str:
     )
 
 
+def train_lm_table(result: dict[str, Any]) -> str:
+    """A step of the language model each way, its memory, an epoch of a classifier."""
+    parts = result["parts"]
+    names = {
+        "fastai": "fastai 2.8.12",
+        "plain": "this model with PyTorch's plain loss, malloc as it is",
+        "ours": "ulmpipe, fp32",
+        "ours, bf16": "ulmpipe, `--precision bf16`",
+    }
+    lines: list[str] = []
+    for size in ("base", "small"):
+        part = parts[size]
+        lines += [
+            f"| `--size {size}`: 64 x 72 tokens, 60,000 words | seconds a step | tokens/s | times fastai | MB of the process |",
+            "|---|---|---|---|---|",
+        ]
+        for name, shown in names.items():
+            lines.append(
+                f"| {shown} | {told(part['step_s'][name])} | {part['tokens_per_s'][name]:,.0f} | {part['times_fastai'][name]:.2f} | {part['peak_rss_mb'][name]:,} |"
+            )
+        lines += [
+            "",
+            f"The matrix products of such a step, {part['flops'] / 1e12:.2f} T operations, take {part['products_s']:.1f} s at the rate of one large "
+            f"fp32 product in the same run ({ranged(part['flops_per_s'], unit=1e9, digits=0)} GFLOP/s): {part['share_of_products']:.0%} of the fp32 step.",
+            "",
+        ]
+    memory, classifier = parts["memory"], parts["classifier"]
+    lines += [
+        f"The loss and its gradients alone take {memory['mb']['ours']['median']:,.0f} MB, plainly {memory['mb']['plain']['median']:,.0f}: {memory['times_less']:.1f} times as much.",
+        "",
+        f"| an epoch of the classifier: {classifier['n_docs']:,} reviews, {classifier['n_tokens']:,} tokens, `small`, fp32 | seconds | padding | MB of the process |",
+        "|---|---|---|---|",
+        *(
+            f"| {shown} | {spread(classifier['epoch_s'][name])} | {classifier['padding'][name]:.1%} | {classifier['peak_rss_mb'][name]:,} |"
+            for name, shown in (("fastai", "fastai 2.8.12"), ("ours", "ulmpipe"))
+        ),
+        "",
+        parts_line(parts),
+    ]
+    return "\n".join(lines)
+
+
 def batches_table(result: dict[str, Any]) -> str:
     """How fast batches are made, beside fastai; a store of a billion tokens; what of a batch is padding."""
     parts = result["parts"]
@@ -307,6 +349,7 @@ def render(readme: str) -> str:
         "train": train_table,
         "vision": vision_table,
         "vision_claims": claims_table,
+        "train_lm": train_lm_table,
         "cells": cells_table,
         "batch_shape": batch_shape_table,
         "batches": batches_table,

@@ -104,7 +104,8 @@ class LMBatches:
         order = self.which
         if self.shuffle:
             order = np.random.default_rng((self.seed, epoch)).permutation(order)
-        cum = np.concatenate([[0], np.cumsum(self.docs.lengths[order])])
+        cum = np.zeros(len(order) + 1, np.int64)
+        np.cumsum(self.docs.lengths[order], out=cum[1:])
         row_begin = self.rows * self.stream_length
         begins = np.concatenate([[0], self.ends[:-1]])
         for begin, end in zip(begins[start:], self.ends[start:], strict=True):
