@@ -12,6 +12,7 @@ import sys
 import time
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 from commands import LM, Cli, check_refused, end, hear_interrupts, start, wait_for
@@ -261,7 +262,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(cli: Cli, spoiled: Path, monke
 
 
 def test_unknown_name_without_network_says_what_to_put_where(tmp_path: Path):
-    environment = {"HF_HUB_OFFLINE": "1", "ULMPIPE_DATA": "", "HF_HOME": str(tmp_path / "hf")}
+    environment: dict[str, Any] = {"HF_HUB_OFFLINE": "1", "ULMPIPE_DATA": "", "HF_HOME": str(tmp_path / "hf")}
     ended = end(start("tokenize", "wikitext2", "-o", tmp_path / "out", "--quiet", **environment))
     check_refused(ended, 1, "put it at $ULMPIPE_DATA/wikitext2/wiki.train.tokens")
     assert not (tmp_path / "out").exists()

@@ -76,7 +76,7 @@ def test_one_process_speaks(two: tuple[Path, Ended]):
 
 def test_finetune_goes_through_all_phases_to_a_usable_model(own: Path):
     """The losses of the classifier are compared in train/test_parallel.py, where its head has no dropout."""
-    options = CLASSIFIER | {"from_model": str(own / "lm")}
+    options: dict[str, Any] = CLASSIFIER | {"from_model": str(own / "lm")}
     ref = finetune(own / "train.csv", own / "ref", **options)
     words = flags({**{k: v for k, v in options.items() if k != "from_model"}, "from": own / "lm"})
     ended = end(start("finetune", own / "train.csv", "-o", own / "out", *words, "--json", n_processes=2))

@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "train": BASE,
     "text": BASE,
     "tasks": {*BASE, "journal", "options", "config", "models", "train", "text"},
-    "cli": {*BASE, "command", "config", "tasks", "machine", "journal_cli"},
+    "cli": {*BASE, "command", "config", "tasks", "train", "machine", "journal_cli"},
     "__main__": {"cli"},
     "__init__": set(),
 }

@@ -67,7 +67,7 @@ def going_on(ended: Ended, signum: signal.Signals, told: str) -> list[str]:
     return shlex.split(again)
 
 
-SAVED, NOTHING = ", a checkpoint was written; go on", " before anything was trained; begin again"
+SAVED, NOTHING = ", a checkpoint was written; go on", " before a checkpoint was written; begin again"
 
 
 class SendIn(Progress):

@@ -118,7 +118,7 @@ def _how_it_goes_on(err: BaseException, name: str, resumable: Sequence[str]) -> 
     """What is left after a `train.Interrupted`, and the command line that goes on from there."""
     again = [_start_of(name), shlex.join(sys.argv[1:])]
     if not getattr(err, "resumable", True):
-        return f" before anything was trained; begin again with: {' '.join(again)}"
+        return f" before a checkpoint was written; begin again with: {' '.join(again)}"
     if sys.argv[1:2] and sys.argv[1] in resumable:
         hint = f"; go on with: {' '.join([*again, *([] if '--resume' in sys.argv else ['--resume'])])}"
     else:

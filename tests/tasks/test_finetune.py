@@ -20,7 +20,7 @@ from ulmpipe.tasks.model_folder import Pretrained
 from ulmpipe.tasks.pretrain import pretrain
 from ulmpipe.tasks.tokenize import tokenize
 from ulmpipe.text.store import TokenStore
-from ulmpipe.train import Progress
+from ulmpipe.train import Interrupted, Progress
 
 SHORT = {**TINY_CLASSIFIER, "max_steps": 4, "epochs": 1, "batch_size": 64}
 
@@ -182,7 +182,7 @@ def test_stopped_training_is_refused_then_resumed(
 ):
     options = {**SHORT, "from_model": str(trained.lm), "checkpoint_steps": 1, "classifier_drop_mult": 0.5}
     finetune(trained.train, tmp_path / "ref", **options)
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
         patch.setattr("ulmpipe.train.phases.MetricsLog.after_epoch", interrupt_in(stop_in, patch))
         finetune(trained.train, tmp_path / "out", **options)
     with pytest.raises(UlmpipeError, match="did not finish: go on with --resume"):

@@ -15,7 +15,7 @@ from ulmpipe.journal import newest
 from ulmpipe.tasks.pretrain import pretrain
 from ulmpipe.text.rules import Rules
 from ulmpipe.text.store import TokenStore
-from ulmpipe.train import Callback, Learner
+from ulmpipe.train import Callback, Interrupted, Learner
 
 FEW = {**TINY_LM, "max_steps": 6}
 
@@ -66,7 +66,7 @@ def test_token_store_and_texts_give_the_same_model(trained: Trained, tmp_path: P
 
 def test_stopped_training_is_refused_then_resumed(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     options = {**TINY_LM, "checkpoint_steps": 3, "max_steps": 10, "drop_mult": 1.0}
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
         patch.setattr("ulmpipe.tasks.phases.GradientClip", lambda clip: StopAtStep(7))
         pretrain(trained.train, tmp_path / "out", **options)
     with pytest.raises(UlmpipeError, match="did not finish: go on with --resume"):

@@ -20,7 +20,7 @@ def test_fit_is_the_plain_loop():
     learn = regressor(weight_decay=0.1)
     learn.fit(3, lr=1e-2)
     model = mlp()
-    opt = torch.optim.AdamW(model.parameters(), lr=1e-2, betas=(0.9, 0.99), eps=1e-5, weight_decay=0.1)
+    opt = torch.optim.AdamW(model.parameters(), lr=1e-2, betas=(0.9, 0.99), eps=1e-5, weight_decay=0.1, fused=True)
     for _ in range(3):
         for x, y in regression(4).fixed:
             loss = F.mse_loss(model(x), y)

@@ -371,6 +371,7 @@ def test_shared_batch_norm_of_one_process_is_a_batch_norm(monkeypatch: pytest.Mo
         for a, b in zip(*results, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(ref.state_dict(), comp.state_dict())
+    x = torch.randn(4, 5, dtype=torch.float64)
     torch.testing.assert_close(ref.eval()(x), comp.eval()(x))
     assert comp.train()(torch.randn(3, 5, dtype=torch.float64).bfloat16()).dtype == torch.bfloat16
 
