@@ -243,6 +243,10 @@ def _load_optimizer(learn: Learner, flat: dict[str, Tensor], saved_groups: list[
         for saved, group in zip(saved_groups, groups, strict=True)
     ]
     learn.opt.load_state_dict({"state": per_param, "param_groups": restored})
+    for param, state in learn.opt.state.items():  # fused Adam reads memory as it lies: channels last must be so again
+        for name, value in state.items():
+            if value.shape == param.shape:  # not the count of steps
+                state[name] = torch.empty_like(param, dtype=value.dtype).copy_(value)
 
 
 def _load_callbacks(learn: Learner, path: Path, states: dict[str, Any]) -> None:

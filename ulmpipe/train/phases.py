@@ -128,6 +128,7 @@ def start_over(out: Path) -> tuple[None, int]:
         shutil.rmtree(old)
     for name in LOGS:
         (out / name).unlink(missing_ok=True)
+    shutil.rmtree(out / TENSORBOARD_FOLDER, ignore_errors=True)
     return None, 0
 
 
