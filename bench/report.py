@@ -264,6 +264,7 @@ def train_lm_table(result: dict[str, Any]) -> str:
     names = {
         "fastai": "fastai 2.8.12",
         "plain": "this model with PyTorch's plain loss, malloc as it is",
+        "ours, malloc as it is": "ulmpipe, fp32, malloc as it is",
         "ours": "ulmpipe, fp32",
         "ours, bf16": "ulmpipe, `--precision bf16`",
     }
@@ -275,6 +276,8 @@ def train_lm_table(result: dict[str, Any]) -> str:
             "|---|---|---|---|---|",
         ]
         for name, shown in names.items():
+            if name not in part["step_s"]:
+                continue
             lines.append(
                 f"| {shown} | {told(part['step_s'][name])} | {part['tokens_per_s'][name]:,.0f} | {part['times_fastai'][name]:.2f} | {part['peak_rss_mb'][name]:,} |"
             )

@@ -95,7 +95,7 @@ def plain_loss(scores: WordScores, target: Tensor) -> Tensor:
 
 def run_steps(size: str, way: str) -> None:
     """Training steps of a language model by our Learner, one for each line of input."""
-    if way != "plain":
+    if way in ("fp32", "bf16"):
         keep_freed_memory()  # as every command does
     torch.manual_seed(0)
     ids = torch.randint(2, V, (B, T + 1))
@@ -181,10 +181,11 @@ def measure_steps(size: str, peer: str) -> Found:
         "fastai": Peer(peer, "lm-step", size),
         "ours": ours(size, "fp32"),
         "ours, bf16": ours(size, "bf16"),
+        "ours, malloc as it is": ours(size, "malloc"),
         "plain": ours(size, "plain"),
         "product": ours("products"),
     }
-    for name in ("fastai", "ours", "ours, bf16", "plain"):
+    for name in ("fastai", "ours", "ours, bf16", "ours, malloc as it is", "plain"):
         ways[name]()  # the first step asks the system for its memory
     runs = in_turns(ways, STEPS)
     for way in ways.values():

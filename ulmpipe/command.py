@@ -21,7 +21,8 @@ from .console import log
 from .errors import FAILED, QUARANTINED, TERMINATED, UlmpipeError
 from .options import flag_name
 
-RANK = int(os.environ.get("RANK", "0"))  # of this process among those that torchrun started
+# Of this process among those that torchrun started; a scheduler may leave a RANK where there is one process.
+RANK = int(os.environ.get("RANK", "0")) if os.environ.get("WORLD_SIZE", "1") != "1" else 0
 SWALLOWED_S = 5.0  # after so long an interrupt that had no effect (an import can catch it) is raised again
 
 # Arguments that mean the same in every command.
@@ -128,8 +129,10 @@ def _how_it_goes_on(err: BaseException, name: str, resumable: Sequence[str]) -> 
 
 def _start_of(name: str) -> str:
     """How this command line was started: by torchrun, or by its name."""
-    several = os.environ.get("LOCAL_WORLD_SIZE") if int(os.environ.get("WORLD_SIZE", "1")) > 1 else None
-    return f"torchrun --nproc-per-node {several} -m {name}" if several else name
+    n_here, n_all = os.environ.get("LOCAL_WORLD_SIZE", "1"), os.environ.get("WORLD_SIZE", "1")
+    if n_all == "1":
+        return name
+    return f"torchrun --nproc-per-node {n_here} -m {name}" if n_here == n_all else f"torchrun, as before, -m {name}"
 
 
 def fail(name: str, message: str, exit_code: int) -> None:

@@ -105,6 +105,8 @@ def test_frozen_groups_resume(tmp_path):
     comp = learner()
     comp.fit(2, lr=[1e-3, 1e-2], resume=latest_checkpoint(tmp_path))
     assert same(values_of(ref.model), values_of(comp.model))
+    before, after = values_of(learner().model), values_of(comp.model)
+    assert [name for name in before if not torch.equal(before[name], after[name])] == ["2.weight", "2.bias"]
 
 
 def test_sgd_without_any_state_resumes(tmp_path):

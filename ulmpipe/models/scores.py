@@ -35,21 +35,25 @@ class WordScores:
 
     def cross_entropy(self, target: Tensor) -> Tensor:
         """Return the mean loss () in nats, float32 or wider; target: (B, T) int64. Equal to `F.cross_entropy` of the logits."""
-        with_best = not torch.is_grad_enabled()  # in a validation the accuracy is asked for next
+        learns = torch.is_grad_enabled()
         x = self.output.flatten(0, -2)
-        loss, best = _LinearCrossEntropy.apply(x, self.weight, self.bias, target.flatten(), with_best)
-        self._best = best.view(target.shape) if with_best else None
+        loss, best = _LinearCrossEntropy.apply(x, self.weight, self.bias, target.flatten(), learns)
+        self._best = None if learns else best.view(target.shape)  # in a validation the accuracy is asked for next
         return loss
 
     def argmax(self, dim: int = -1) -> Tensor:
         """Return the word of the highest score at every position, (B, T) int64; `dim` must be the last."""
-        if dim not in (-1, self.output.dim()):
+        if dim not in (-1, self.output.dim() - 1):
             raise ValueError(f"dim is {dim}, expected -1: the best word at every position")
         if self._best is None:
-            x = self.output.detach().flatten(0, -2)
-            blocks = [scores.argmax(1) for _, scores in _blocks(x, self.weight.detach(), self.bias.detach())]
+            x, weight, bias = _in_product_dtype(self.output.detach().flatten(0, -2), self.weight, self.bias)
+            blocks = [scores.argmax(1) for _, scores in _blocks(x, weight.detach(), bias.detach())]
             self._best = torch.cat(blocks).view(self.output.shape[:-1])
         return self._best
+
+    def cpu(self) -> Tensor:
+        """Return all scores (B, T, V) on the CPU, held whole, as a prediction that is kept."""
+        return self.logits().cpu()
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -57,46 +61,54 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     With p = softmax(scores) and y the one-hot target, d loss / d scores = (p - y) / N: all that the gradient's matrix
     products need is there while a block is, so nothing is computed twice. Under autocast the products run in its type,
-    while sums are in float32 at least.
+    while sums are in float32 at least. The division by N waits for the backward pass, where fp16 has its loss scale to
+    multiply by: before it, what is small would be lost.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, target: Tensor, with_best: bool) -> Any:
-        """Take x (N, E), weight (V, E), bias (V,) floating, target (N,) int64; return loss (), best (N,) int64 or None."""
-        device, n = x.device.type, max(1, len(x))
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
-        needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, target: Tensor, learns: bool) -> Any:
+        """Take x (N, E), weight (V, E), bias (V,) floating, target (N,) int64.
+
+        Return loss (), and best (N,) int64 where nothing is learned.
+        """
+        needs_x, needs_weight, needs_bias = (learns and needs for needs in ctx.needs_input_grad[:3])
         wide = torch.promote_types(weight.dtype, torch.float32)
         grad_x = torch.empty_like(x) if needs_x else None
         grad_weight = torch.zeros_like(weight, dtype=wide) if needs_weight else None
         grad_bias = torch.zeros_like(bias, dtype=wide)
-        best = torch.empty_like(target) if with_best else None
+        best = None if learns else torch.empty_like(target)
         loss = torch.zeros((), dtype=wide, device=x.device)
-        with torch.autocast(device, enabled=False):
-            x, weight_, bias_ = x.to(dtype), weight.to(dtype), bias.to(dtype)
+        x, weight_, bias_ = _in_product_dtype(x, weight, bias)
+        with torch.autocast(x.device.type, enabled=False):
             for rows, scores in _blocks(x, weight_, bias_):
                 if best is not None:
                     torch.argmax(scores, 1, out=best[rows])
                 loss += _softmax_less_target(scores, target[rows], grad_bias)
                 if grad_x is not None:
-                    grad_x[rows] = (scores @ weight_).div_(n)
+                    grad_x[rows] = scores @ weight_
                 if grad_weight is not None:
-                    _add_product(grad_weight, scores, x[rows] / n)
-        ctx.grads = [grad_x, grad_weight, grad_bias.div_(n) if needs_bias else None]
+                    _add_product(grad_weight, scores, x[rows])
+        ctx.n, ctx.grads = max(1, len(x)), [grad_x, grad_weight, grad_bias if needs_bias else None]
         if best is not None:
             ctx.mark_non_differentiable(best)
-        return loss / n, best
+        return loss / ctx.n, best
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_loss: Tensor, grad_best: Tensor | None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Scale what the forward pass computed, by the loss scale of fp16 for instance; hand it over, once."""
+        """Scale what the forward pass computed, and hand it over, once."""
         grads, ctx.grads = ctx.grads, None
         if grads is None:
             raise RuntimeError("this loss was back-propagated before: compute it again")
-        if grad_loss.device.type != "cpu" or grad_loss.item() != 1:  # on a GPU to ask is dearer than to multiply
-            grads = [grad if grad is None else grad.mul_(grad_loss) for grad in grads]
-        return *grads, None, None
+        scale = grad_loss / ctx.n
+        return *(grad if grad is None else grad.mul_(scale) for grad in grads), None, None
+
+
+def _in_product_dtype(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return all three in the type in which matrix products run: autocast's, where it is on."""
+    device = x.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+    return x.to(dtype), weight.to(dtype), bias.to(dtype)
 
 
 def _blocks(x: Tensor, weight: Tensor, bias: Tensor) -> Iterator[tuple[slice, Tensor]]:

@@ -105,7 +105,8 @@ def finetune(
         recorded(out, "finetune", str(source), asdict(config), writes=is_first()) as run,
     ):
         if not config.resume:
-            check_finished(out)
+            for folder in folders:
+                check_finished(folder)
         with first_then_others():
             corpus = open_corpus(
                 str(source),
@@ -121,8 +122,6 @@ def finetune(
             chosen = choose_labelled(corpus.store.doc_labels, corpus.train, config.n_labels, config.seed)
         run.begin(corpus.fingerprint, curves=folders)
         if not config.resume:  # all stages: this one's classifier must not go on from the checkpoint of an older one
-            for folder in folders:
-                check_finished(folder)
             with first_then_others():
                 for folder in folders:
                     start_over(folder)

@@ -49,6 +49,7 @@ def train_phases(
     """
     options = {name: value for name, value in asdict(config).items() if name not in MAY_CHANGE}
     options["tokens"] = corpus.store.fingerprint
+    options["streams"] = getattr(learn.train_dl, "batch_size", None)  # the hidden state is one of each
     return run_phases(
         learn,
         phases,

@@ -19,7 +19,8 @@ from .kernels import fill_documents, fill_windows
 from .store import TokenStore
 
 BLUR = 0.05  # of a length: 0.1 would make 9 % of the IMDB reviews' batches padding, this makes 5 %, and 0 none
-MOST_DOCS = 4  # times the batch size, however short documents are: what is learned in a step should not get too coarse
+SPREAD = 4  # times the batch size at most, and at least a part in so many of it: steps should not differ too much
+LEAST_DOCS = 4  # of a training batch: batch norm learns nothing from two
 MIN_WINDOW = 5  # tokens of a window with variable bptt, at least (AWD-LSTM, section 5)
 
 IntArray = NDArray[np.int64]
@@ -84,7 +85,7 @@ class LMBatches:
         if n_tokens < 2:
             raise SourceError(f"{len(self.which)} documents with {n_tokens} tokens are too few for a language model")
         which_part, n_parts = part
-        n_streams = min(batch_size, max(n_parts, (n_tokens - 1) // bptt))
+        n_streams = max(n_parts, min(batch_size, (n_tokens - 1) // bptt))
         self.batch_size = n_streams - n_streams % n_parts
         self.rows = np.array_split(np.arange(self.batch_size), n_parts)[which_part]
         self.stream_length = (n_tokens - 1) // self.batch_size
@@ -164,7 +165,8 @@ class ClassifierBatches:
         self.shuffle, self.seed, self.part = shuffle, seed, part
         self.which = np.arange(len(docs)) if which is None else which
         self.lengths = np.minimum(docs.lengths[self.which], max_tokens)
-        least = max(2 if shuffle else 1, part[1])  # batch norm can't train on one document; each part has one at least
+        fewest = min(batch_size, max(LEAST_DOCS, batch_size // SPREAD)) if shuffle else 1
+        least = max(fewest, part[1])  # each part has one at least
         if part[1] > 1 and len(self.which) < least:
             raise SourceError(f"{len(self.which)} documents are too few for {part[1]} processes: start fewer")
         self.sizes = batch_sizes(self.lengths, batch_size, least=least)
@@ -194,7 +196,7 @@ def batch_sizes(lengths: IntArray, batch_size: int, *, least: int = 1) -> list[i
     """How many documents each batch takes, longest documents first, all of them in all; `lengths` (N,) are their tokens.
 
     A batch has room for as many tokens, padding included, as `batch_size` documents of mean length have, for at least
-    `least` documents and at most `MOST_DOCS * batch_size`.
+    `least` documents and at most `SPREAD * batch_size`.
 
     >>> batch_sizes(np.array([100, 100, 10, 10, 10, 10, 10, 10, 10, 10]), 4)
     [1, 1, 8]
@@ -204,7 +206,7 @@ def batch_sizes(lengths: IntArray, batch_size: int, *, least: int = 1) -> list[i
     sizes: list[int] = []
     begin = 0
     while begin < len(falling):
-        n = min(MOST_DOCS * batch_size, max(least, int(n_tokens / max(1, falling[begin]))))
+        n = max(least, min(SPREAD * batch_size, int(n_tokens / max(1, falling[begin]))))
         left = len(falling) - begin - n
         sizes.append(n + left if left < least else n)  # too few for a batch of their own join the last one
         begin += sizes[-1]

@@ -6,6 +6,7 @@
 import queue
 import threading
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from typing import Protocol, TypeVar
 
 import torch
@@ -47,11 +48,12 @@ class FixedBatches:
 def on_device(batches: Iterable[Batch], device: torch.device) -> Generator[Batch, None, None]:
     """Yield batches on `device`. For a GPU a thread makes them ahead, in pinned memory, which is copied while it computes."""
     if device.type != "cuda":
-        yield from batches
+        for batch in batches:
+            yield tuple(t.to(device) for t in batch)
         return
-    pinned = (tuple(t.pin_memory() for t in batch) for batch in batches)
-    for batch in ahead(pinned, N_AHEAD):
-        yield tuple(t.to(device, non_blocking=True) for t in batch)
+    with closing(ahead((tuple(t.pin_memory() for t in batch) for batch in batches), N_AHEAD)) as pinned:
+        for batch in pinned:
+            yield tuple(t.to(device, non_blocking=True) for t in batch)
 
 
 def ahead(items: Iterable[Item], n_ahead: int) -> Generator[Item, None, None]:

@@ -109,6 +109,8 @@ def load_checkpoint(learn: Learner, path: Path) -> dict[str, Any]:
         _load_optimizer(learn, load_file(path / OPTIMIZER), state["param_groups"])
         if hasattr(learn.model, "load_carried_state"):
             carried = load_file(path / CARRIED) if (path / CARRIED).exists() else {}
+            if any(t.shape[1] % parallel.part()[1] for t in carried.values()):
+                raise ValueError(f"{parallel.part()[1]} processes can't share its streams equally")
             mine = {name: parallel.my_rows(t, dim=1).to(learn.device) for name, t in carried.items()}
             learn.model.load_carried_state(mine)
     except (RuntimeError, ValueError, KeyError, SafetensorError) as err:

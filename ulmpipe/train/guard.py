@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class FiniteLoss(Callback):
     """Raise `UlmpipeError` before the step when what was back-propagated is NaN or infinite.
 
-    The one wait for the device in a training step; the next batch is not needed before it.
+    In a single process the one wait for the device in a training step; the next batch is not needed before it.
     """
 
     order = GradientClip.order + 10

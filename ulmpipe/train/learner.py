@@ -59,7 +59,7 @@ class Learner:
     ):
         self.device = torch.device(device)
         self.model = model.to(self.device)
-        self.train_model: Callable[..., Any] = self.model  # what training batches go through: a wrapper of it, maybe
+        self.train_model: Callable[..., Any] | None = None  # a wrapper of the model, for training
         self.train_dl, self.valid_dl = train_dl, valid_dl
         self.loss_fn, self.opt_fn, self.weight_decay = loss_fn, opt_fn, weight_decay
         self.groups = collect_groups(self.model, groups)
@@ -176,7 +176,7 @@ class Learner:
                 self.pred = self.loss_grad = None  # type: ignore[assignment]  # logits need not outlive their batch
 
     def _one_batch(self) -> None:
-        self.pred = (self.train_model if self.training else self.model)(*self.inputs)
+        self.pred = (self.train_model if self.training and self.train_model else self.model)(*self.inputs)
         self("after_pred")
         self.loss = self.loss_grad = self.loss_fn(self.pred, self.target)
         self("after_loss")

@@ -1,8 +1,8 @@
 """Keep freed memory for the next step: a training asks for the same large tensors again and again.
 
 glibc gives every freed block of more than 32 MB back to the system, which hands out zeroed pages again at the next step,
-4 KB at a time. On a virtual machine that was half the time of a plain step of a large language model
-(`bench/results/train_lm.json`). Nothing here decides how much memory is asked for.
+4 KB at a time: on a virtual machine, seconds of a step of a large language model. The arms `ours` and `ours, malloc as it is`
+of `bench/train_lm.py` tell. Nothing here decides how much memory is asked for.
 """
 
 import ctypes
@@ -18,7 +18,7 @@ TOP_PAD_BYTES = 64 << 20
 def keep_freed_memory() -> bool:
     """Let malloc reuse what was freed, of any size, for the rest of this process; return whether it could be told.
 
-    For a process of ours that trains: it keeps its largest size until it ends. Linux with glibc only; elsewhere, and
+    Every training asks for it (`run_phases`), from Python too: the process keeps its largest size until it ends. Linux with glibc only; elsewhere, and
     for memory of a GPU, whose allocator does the same by itself, nothing happens.
     """
     if sys.platform != "linux":

@@ -29,7 +29,12 @@ if TYPE_CHECKING:
     from .learner import Learner
 
 TIMEOUT = timedelta(hours=24)  # the first process may tokenize for hours while the others wait
-GONE = "Connection closed by peer"  # gloo, where another process has ended
+GONE = (
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "Read error",
+    "Write error",
+)  # gloo, of a process that ended
 
 
 @contextmanager
@@ -46,7 +51,7 @@ def processes() -> Iterator[None]:
         yield
         dist.barrier()  # the first process may still write
     except RuntimeError as err:  # what gloo and DistributedDataParallel raise
-        if GONE not in str(err):
+        if not any(words in str(err) for words in GONE):
             raise
         raise UlmpipeError("another of the processes has ended: the reason is in its own message") from err
     finally:
@@ -188,7 +193,7 @@ class DataParallel(Callback):
                 learn.model, device_ids=[torch.cuda.current_device()] if on_gpu else None
             )
             if not is_first():
-                torch.manual_seed(torch.initial_seed() + part()[0])
+                torch.manual_seed((31 * torch.initial_seed() + part()[0]) % 2**63)
 
     def after_loss(self, learn: Learner) -> None:
         """Weigh the loss, so that the average over processes is the mean over all targets."""
@@ -201,7 +206,7 @@ class DataParallel(Callback):
 
     def cleanup_fit(self, learn: Learner) -> None:
         """Take the wrapper off."""
-        learn.train_model = learn.model
+        learn.train_model = None
         _exchange(learn.model, SharedBatchNorm, nn.BatchNorm1d)
 
 

@@ -15,9 +15,7 @@ Group = nn.Module | Iterable[nn.Module | nn.Parameter]
 
 def adam(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
     """Make the default optimiser: Adam, decoupled weight decay, fastai's betas (0.9, 0.99) and eps 1e-5."""
-    return torch.optim.AdamW(
-        groups, betas=(0.9, 0.99), eps=1e-5, fused=True
-    )  # a quarter of the time of the other forms
+    return torch.optim.AdamW(groups, betas=(0.9, 0.99), eps=1e-5, fused=True)
 
 
 def collect_groups(model: nn.Module, groups: Sequence[Group] | None = None) -> list[list[nn.Parameter]]:

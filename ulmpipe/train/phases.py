@@ -64,7 +64,9 @@ def run_phases(
     keep_freed_memory()
     phases = [phase for phase in phases if phase.n_epochs > 0]
     with first_then_others():
-        resume_path, first = _find_resume(phases, options, out) if resume else start_over(out)
+        if not resume:
+            start_over(out)
+        resume_path, first = _find_resume(phases, options, out) if resume else (None, 0)
     n_targets = training_s = 0.0
     for number, phase in enumerate(phases[first:], first):
         learn.freeze_to(phase.freeze_to)
@@ -121,7 +123,7 @@ def check_resume(resume: bool, *folders: Path) -> None:
         log(f"{folders[0]} holds a finished model: it is replaced when this one is")
 
 
-def start_over(out: Path) -> tuple[None, int]:
+def start_over(out: Path) -> None:
     """Clear the traces of a finished training; one that did not finish is refused."""
     check_finished(out)
     for old in out.glob("checkpoint-*"):
@@ -129,7 +131,6 @@ def start_over(out: Path) -> tuple[None, int]:
     for name in LOGS:
         (out / name).unlink(missing_ok=True)
     shutil.rmtree(out / TENSORBOARD_FOLDER, ignore_errors=True)
-    return None, 0
 
 
 def _find_resume(phases: Sequence[Phase], options: Mapping[str, Any], out: Path) -> tuple[Path | None, int]:

@@ -1,6 +1,6 @@
 """Mixed precision: autocast around the forward pass, a gradient scaler for fp16, and whether a device can do it.
 
-Weights, optimiser and loss stay float32. Order of what must not be mixed up: `RNNRegularizer` takes the logits out of
+Weights, optimiser and loss stay float32. Order of what must not be mixed up: `RNNRegularizer` takes the scores out of
 the model's tuple, then predictions go back to float32; gradients are unscaled, then `GradientClip` clips them.
 """
 

@@ -40,10 +40,10 @@ def temporal_activation_reg(raw_output: Tensor, beta: float) -> Tensor:
 class RNNRegularizer(Callback):
     """Add AR and TAR to what is back-propagated, in training only.
 
-    The model returns `(logits, raw_output, dropped_output)`; the logits become `learn.pred`, in validation too.
+    The model returns `(scores, raw_output, dropped_output)`; the scores become `learn.pred`, in validation too.
     """
 
-    order = MixedPrecision.order - 10  # `learn.pred` must be the logits when the precision is raised again
+    order = MixedPrecision.order - 10  # `learn.pred` must be the scores when the precision is raised again
 
     def __init__(self, alpha: float = 2.0, beta: float = 1.0):
         self.alpha, self.beta = alpha, beta
