@@ -82,6 +82,8 @@ def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
     handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)}
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has it ignored in what runs in the background
+
     def run(*args: str | Path, stdin: bytes = b"") -> Ended:
         capsys.readouterr()
         monkeypatch.setattr(sys, "argv", ["ulmpipe", *map(str, args)])

@@ -57,4 +57,5 @@ def test_commands_of_pictures_are_those_of_the_command_line():
 
 def test_commands_of_the_table_are_those_of_the_command_line():
     told = {*re.findall(r"^\| `ulmpipe (\w+)", README, re.MULTILINE), "demo"}
-    assert told == {command.callback.__name__ for command in app.registered_commands if command.callback}
+    commands = {command.callback.__name__ for command in app.registered_commands if command.callback}
+    assert told == commands | {str(group.name) for group in app.registered_groups}

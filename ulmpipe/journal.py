@@ -217,6 +217,8 @@ def _command() -> str:
     """This process's command line, as one would type it again."""
     program = Path(sys.argv[0])
     name = ["python", "-m", program.parent.name] if program.name == "__main__.py" else [program.name]
+    n_here = os.environ.get("LOCAL_WORLD_SIZE") if os.environ.get("WORLD_SIZE", "1") != "1" else None
+    name = ["torchrun", "--nproc-per-node", n_here, *name[1:]] if n_here and name[0] == "python" else name
     return shlex.join([*name, *sys.argv[1:]])
 
 

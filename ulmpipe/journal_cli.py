@@ -143,7 +143,9 @@ def _shown(value: Any) -> str:
         return ", ".join(f"{name} {one}" for name, one in value.items())
     if isinstance(value, list):
         return ", ".join(map(str, value))
-    return f"{value:.4g}" if isinstance(value, float) and abs(value) < 1e4 else f"{value}"
+    if not isinstance(value, float):
+        return f"{value}"
+    return f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
 
 
 def _short(text: Any) -> str:

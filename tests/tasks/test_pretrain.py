@@ -179,7 +179,9 @@ def test_output_that_holds_a_classifier_is_refused_and_untouched(own: Path):
 def test_resume_with_other_options_is_refused(own: Path, options: dict, told: str):
     ref = {name: (own / "lm" / name).read_bytes() for name in files_below(own / "lm")}
     source = own / options.pop("source", "train.csv")
-    with pytest.raises(ConfigError, match=f"checkpoint-40 was begun with {told}: resume with the options it was begun"):
+    with pytest.raises(
+        ConfigError, match=f"checkpoint-40 was begun with {told}.*: resume with the options it was begun"
+    ):
         pretrain(source, own / "lm", **{**TINY_LM, **options}, resume=True)
     assert {name: (own / "lm" / name).read_bytes() for name in files_below(own / "lm")} == ref
 

@@ -157,10 +157,12 @@ class LayerStats(Callback):
         self._handles, self._layers, self._activations = [], {}, {}
 
     def cleanup_fit(self, learn: Learner) -> None:
-        """Draw all there is, after a fit that failed too; one line of this fit would be a picture of points."""
-        if len(self.rows) > 1:
+        """Draw all there is, after a fit that failed or went on with an earlier one too; one line would be points."""
+        if self.rows:
             try:
-                draw_layers(read_rows(self.folder / LOG_NAME), self.folder / PLOT_NAME)
+                rows = read_rows(self.folder / LOG_NAME)
+                if len(rows) > 1:
+                    draw_layers(rows, self.folder / PLOT_NAME)
             except Exception as err:  # a picture is not worth the training that it is of
                 console.log(f"{self.folder / PLOT_NAME} could not be drawn: {err}")
 
