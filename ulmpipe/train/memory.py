@@ -18,8 +18,8 @@ TOP_PAD_BYTES = 64 << 20
 def keep_freed_memory() -> bool:
     """Let malloc reuse what was freed, of any size, for the rest of this process; return whether it could be told.
 
-    Every training asks for it (`run_phases`), from Python too: the process keeps its largest size until it ends. Linux with glibc only; elsewhere, and
-    for memory of a GPU, whose allocator does the same by itself, nothing happens.
+    Every training asks for it (`run_phases`), from Python too: the process keeps its largest size until it ends. Linux
+    with glibc only; elsewhere, and for memory of a GPU, whose allocator does the same by itself, nothing happens.
     """
     if sys.platform != "linux":
         return False

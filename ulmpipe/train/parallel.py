@@ -29,12 +29,8 @@ if TYPE_CHECKING:
     from .learner import Learner
 
 TIMEOUT = timedelta(hours=24)  # the first process may tokenize for hours while the others wait
-GONE = (
-    "Connection closed by peer",
-    "Connection reset by peer",
-    "Read error",
-    "Write error",
-)  # gloo, of a process that ended
+# What gloo says of a process that has ended.
+GONE = ("Connection closed by peer", "Connection reset by peer", "Read error", "Write error")
 
 
 @contextmanager
