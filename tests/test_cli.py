@@ -74,8 +74,10 @@ def test_predict_reads_a_text_a_line(cli: Cli, trained: Trained, args: list[str]
 
 
 def test_predict_shows_a_line_a_text(cli: Cli, trained: Trained):
-    first, second = cli("predict", trained.clf, "What a superb film!", "x" * 200).out.splitlines()
-    assert first.startswith("pos\t") and first.endswith("\tWhat a superb film!") and second.endswith("x…")
+    texts = "What a superb film!", "x" * 200
+    told = json.loads(cli("predict", trained.clf, texts[0], "--json").out)
+    first, second = cli("predict", trained.clf, *texts).out.splitlines()
+    assert first == f"{told['label']}\t{told['probability']:.3f}\t{texts[0]}" and second.endswith("x…")
 
 
 def test_verify_and_info_and_version(cli: Cli, trained: Trained):

@@ -131,7 +131,7 @@ def test_a_language_model_learns_one_batch_by_heart(seed: int):
         return F.cross_entropy(model(ids).logits.flatten(0, 1), target.flatten())
 
     assert loss().item() == pytest.approx(math.log(30), abs=0.1)
-    assert learned_by_heart(model, loss, 250) < 0.05
+    assert learned_by_heart(model, loss, 350) < 0.05  # 250 are enough on some processors, which round in another way
 
 
 @pytest.mark.parametrize("seed", SEEDS)
