@@ -10,7 +10,7 @@ demo: $(READY)  ## the whole pipeline on packaged reviews
 	$(VENV)/bin/ulmpipe demo
 
 test: $(READY)  ## every test; those marked `data` need $$ULMPIPE_DATA
-	$(VENV)/bin/python -m pytest
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist loadfile
 
 exact: $(READY)  ## every corpus of $$ULMPIPE_DATA, both engines, every preset: a quarter of an hour
 	$(VENV)/bin/python bench/exact.py

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from joblib import cpu_count
-from joblib.externals.loky import get_reusable_executor
+from joblib.executor import get_memmapping_executor
 from numpy.typing import NDArray
 
 from ulmpipe import durable
@@ -217,7 +217,9 @@ def in_workers(function: Callable[..., Any], tasks: Iterable[tuple[Any, ...]], w
     if workers == 1:
         yield from (function(*task) for task in tasks)
         return
-    executor = get_reusable_executor(max_workers=workers)
+    executor = get_memmapping_executor(
+        workers, max_nbytes=None
+    )  # joblib's pool, shared with the tokenizer of this process
     ahead: deque[Any] = deque()
     try:
         for task in tasks:
