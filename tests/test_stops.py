@@ -25,12 +25,12 @@ CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}
 # Places outside of a fit: a function that is called there, in which call of it, and whether something was trained by then.
 BETWEEN: dict[str, tuple[str, int, bool]] = {
     "tokenizing": ("ulmpipe.tasks.corpus.tokenize_plan", 0, False),
-    "carrying over the words": ("ulmpipe.tasks.finetune.transfer_language_model", 0, False),
+    "carrying over the words": ("ulmpipe.tasks.tune.transfer_language_model", 0, False),
     "before the first phase": ("ulmpipe.train.learner.Learner.freeze_to", 0, False),
     "between the phases of the language model": ("ulmpipe.train.learner.Learner.freeze_to", 1, True),
     "saving the language model": ("ulmpipe.tasks.model_folder.save", 0, True),
     "publishing the language model": ("ulmpipe.durable.describe_file", -1, True),
-    "making the classifier": ("ulmpipe.tasks.finetune.load_encoder", 0, True),
+    "making the classifier": ("ulmpipe.tasks.classify.load_encoder", 0, True),
     "before the classifier": ("ulmpipe.train.learner.Learner.freeze_to", 2, True),
     "between the phases of the classifier": ("ulmpipe.train.learner.Learner.freeze_to", 4, True),
     "saving the classifier": ("ulmpipe.tasks.model_folder.save", 1, True),
@@ -180,7 +180,7 @@ def test_a_stop_before_a_training_over_a_finished_one_does_not_name_the_old_chec
     cli: Cli, trained: Trained, ref: dict[str, str], finished: Path, monkeypatch: pytest.MonkeyPatch
 ):
     with monkeypatch.context() as patch:
-        send_at_call(patch, "ulmpipe.tasks.finetune.transfer_language_model", signal.SIGTERM, lambda args, n: True)
+        send_at_call(patch, "ulmpipe.tasks.tune.transfer_language_model", signal.SIGTERM, lambda args, n: True)
         ended = cli(*command(trained, finished))
     assert cli(*going_on(ended, signal.SIGTERM, NOTHING)).code == 0
     assert weights(finished) == ref
