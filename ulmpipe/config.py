@@ -55,8 +55,13 @@ class TrainConfig:
     )
     max_steps: int | None = option(None, "stop the language model's training after so many steps", bound="more than 0")
     drop_mult: float = option(0.3, "multiplies the language model's dropouts; more for smaller data", bound="0 or more")
+    sampled_words: int = option(
+        4096,
+        "words that a step of the language model scores: half of them the most frequent ones, the others drawn; 0: all",
+        bound="0 or more",
+    )
     seed: int = option(0, "of everything random", bound="0 or more")
-    precision: str = option("fp32", "number format in training", choices=("fp32", "bf16", "fp16"))
+    precision: str = option("auto", "number format in training; auto: bf16 where processor and model are made for it", choices=("auto", "fp32", "bf16", "fp16"))  # fmt: skip
     device: str = option("auto", "auto, cpu or cuda")
     valid: str | None = option(None, "SOURCE of validation documents; default: some held out, by --valid-fraction")
     valid_fraction: float = option(
@@ -75,7 +80,9 @@ class PretrainConfig(TrainConfig, TokenizeConfig):
     """A language model from a large corpus."""
 
     size: str = option(
-        "small", "model: tiny is for tests, small = 2 x 300, base = 3 x 1152", choices=("tiny", "small", "base")
+        "small",
+        "model: tiny is for tests, small = 2 x 300, medium = 2 x 600, base = 3 x 1152",
+        choices=("tiny", "small", "medium", "base"),
     )
     epochs: int = option(1, "times the corpus is read", bound="0 or more")
 
@@ -90,8 +97,8 @@ class FinetuneConfig(TrainConfig, TokenizeConfig):
     unlabelled: str | None = option(None, "SOURCE of further texts without labels, for the language model")
     stage: str = option("all", "what to train", choices=("all", "lm", "classifier"))
     n_labels: int | None = option(None, "use only so many labels, chosen by --seed", bound="more than 0")
-    size: str = option("small", "model where there is none to start from", choices=("tiny", "small", "base"))
-    lm_epochs: int = option(1, "epochs of the whole language model, after one of its embeddings", bound="0 or more")
+    size: str = option("small", "model where there is none to start from", choices=("tiny", "small", "medium", "base"))
+    lm_epochs: int | None = option(None, "epochs of the whole language model, after one of its embeddings; 0: it is not tuned; default: by the size of the corpus, 8 to 1", bound="0 or more")  # fmt: skip
     epochs: int = option(
         2, "epochs of the whole classifier, after its layers were unfrozen one by one", bound="0 or more"
     )

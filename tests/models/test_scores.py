@@ -8,6 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ulmpipe.models import SIZES, LanguageModel, WordScores
 from ulmpipe.models import scores as module
+from ulmpipe.models.scores import sampled_words
 
 B, T, E, V = 3, 11, 8, 300
 
@@ -182,3 +183,51 @@ def test_on_a_gpu_it_equals_the_cpu(dtype: torch.dtype):
     assert comp.item() == pytest.approx(ref.item(), rel=2e-2)
     for comp_grad, ref_grad in zip(grads(there, comp * 1024), grads(tensors, ref * 1024), strict=True):
         assert F.cosine_similarity(comp_grad.cpu().flatten(), ref_grad.flatten(), dim=0) > 0.99
+
+
+# ---- some words for all ---------------------------------------------------------------------------------------------
+
+
+def test_sampled_loss_is_that_of_its_words_and_weights(monkeypatch: pytest.MonkeyPatch):
+    tensors, target = parts()
+    words, log_weight = sampled_words(target, V, 40)
+    monkeypatch.setattr(module, "sampled_words", lambda *args: (words, log_weight.double()))
+    output, weight, bias = tensors
+    place = torch.tensor([words.tolist().index(word) for word in target.flatten().tolist()])
+    ref = F.cross_entropy((F.linear(output, weight, bias)[..., words] + log_weight).flatten(0, 1), place)
+    comp = WordScores(*tensors).sampled_cross_entropy(target, 40)
+    torch.testing.assert_close(comp, ref)
+    for comp_grad, ref_grad in zip(grads(tensors, comp), grads(tensors, ref), strict=True):
+        torch.testing.assert_close(comp_grad, ref_grad)
+
+
+def test_words_of_a_step_are_the_targets_the_frequent_and_some_that_stand_for_the_others():
+    target = torch.tensor([[3, 250], [250, 99]])
+    words, log_weight = sampled_words(target, V, 40)
+    assert len(set(words.tolist())) == len(words) == 20 + 2 + 20
+    assert set(range(20)) | {250, 99} == set(words[log_weight == 0].tolist())
+    assert log_weight.exp().sum().item() == pytest.approx(V)
+
+
+def test_sum_over_the_vocabulary_is_estimated_without_bias():
+    torch.manual_seed(0)
+    scores, target = torch.randn(V, dtype=torch.float64), torch.tensor([7, 211])
+    draws = []
+    for _ in range(4000):
+        words, log_weight = sampled_words(target, V, 60)
+        draws.append((scores[words] + log_weight).exp().sum())
+    estimate = torch.stack(draws)
+    error = estimate.std() / len(draws) ** 0.5
+    assert abs(estimate.mean() - scores.exp().sum()) < 4 * error and error < 0.01 * scores.exp().sum()
+
+
+@pytest.mark.parametrize("n_words", [V, V + 1])
+def test_no_fewer_words_than_there_are_is_the_loss_itself(n_words: int):
+    tensors, target = parts()
+    comp, ref = WordScores(*tensors).sampled_cross_entropy(target, n_words), WordScores(*tensors).cross_entropy(target)
+    assert comp.item() == ref.item()
+
+
+def test_a_batch_that_names_every_word_leaves_none_to_draw():
+    words, log_weight = sampled_words(torch.arange(V), V, 4)
+    assert words.tolist() == list(range(V)) and not log_weight.any()

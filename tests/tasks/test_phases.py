@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from learnable import Trained
+from torch import nn
 from torch.nn import functional as F
 
 from ulmpipe.config import PretrainConfig, TrainConfig
@@ -45,12 +46,14 @@ def run(learn: Learner, phases: list[Phase], out: Path, config: TrainConfig) -> 
 
 
 @pytest.mark.parametrize("name", sorted({f.name for f in fields(PretrainConfig)} - MAY_CHANGE))
-def test_resume_with_any_other_option_is_refused(tmp_path: Path, name: str):
-    run(make_learner(), [FIRST], tmp_path, PretrainConfig())
-    value = getattr(PretrainConfig(), name)
+def test_resume_with_any_other_option_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str):
+    monkeypatch.setattr(task, "pick_precision", lambda precision, device: precision)
+    config = PretrainConfig(precision="fp32")
+    run(make_learner(), [FIRST], tmp_path, config)
+    value = getattr(config, name)
     other = f"{value}x" if isinstance(value, str | None) else (not value if value is False else value + 1)
     with pytest.raises(ConfigError, match=f"was begun with {name} {value}, not {other}: resume with the options"):
-        run(make_learner(), [FIRST], tmp_path, replace(PretrainConfig(resume=True), **{name: other}))
+        run(make_learner(), [FIRST], tmp_path, replace(config, resume=True, **{name: other}))
 
 
 def test_resume_with_what_decides_nothing_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -62,8 +65,20 @@ def test_resume_with_what_decides_nothing_goes_on(tmp_path: Path, capsys: pytest
 
 
 def test_common_callbacks_follow_the_precision():
-    assert [type(cb) for cb in common_callbacks(TrainConfig())] == [GradientClip]
-    assert [type(cb) for cb in common_callbacks(TrainConfig(precision="fp16"))] == [GradientClip, MixedPrecision]
+    assert [type(cb) for cb in common_callbacks("fp32")] == [GradientClip]
+    assert [type(cb) for cb in common_callbacks("fp16")] == [GradientClip, MixedPrecision]
+
+
+@pytest.mark.parametrize(
+    ("asked", "width", "ref"),
+    [("auto", 8, "fp32"), ("auto", 256, "bf16"), ("fp32", 256, "fp32"), ("bf16", 8, "bf16")],
+)
+def test_half_precision_is_for_models_that_are_faster_in_it(
+    monkeypatch: pytest.MonkeyPatch, asked: str, width: int, ref: str
+):
+    monkeypatch.setattr(task, "pick_precision", lambda precision, device: "bf16" if precision == "auto" else precision)
+    model = nn.Sequential(nn.LSTM(4, width), nn.Linear(width, 2))
+    assert task.precision_of(TrainConfig(precision=asked, device="cpu"), model) == ref
 
 
 def test_check_machine_refuses_what_is_not_here():

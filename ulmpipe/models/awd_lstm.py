@@ -38,6 +38,7 @@ class Dropouts(TypedDict):
 SIZES: dict[str, Sizes] = {
     "tiny": {"emb_size": 48, "hidden_size": 64, "n_layers": 2},  # for tests and the demo
     "small": {"emb_size": 300, "hidden_size": 300, "n_layers": 2},  # fastai course v3, lesson 12
+    "medium": {"emb_size": 400, "hidden_size": 600, "n_layers": 2},  # as much as two cores train in an hour
     "base": {"emb_size": 400, "hidden_size": 1152, "n_layers": 3},  # fastai v1 and v2
 }
 

@@ -10,6 +10,7 @@ with a block, the matrix products of its gradient too, is done while it is there
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -41,6 +42,21 @@ class WordScores:
         self._best = None if learns else best.view(target.shape)  # in a validation the accuracy is asked for next
         return loss
 
+    def sampled_cross_entropy(self, target: Tensor, n_words: int) -> Tensor:
+        """Return an estimate () of `cross_entropy(target)` from about `n_words` words, for training; target: (B, T) int64.
+
+        Only the words of `sampled_words` are scored. The sum over the vocabulary that a softmax divides by is estimated
+        without bias: those that stand for others count for as many (Jean et al. 2015, with strata instead of importance).
+        """
+        vocab_size = len(self.bias)
+        if n_words >= vocab_size:
+            return self.cross_entropy(target)
+        words, log_weight = sampled_words(target, vocab_size, n_words)
+        place = torch.empty(vocab_size, dtype=torch.int64, device=target.device)
+        place[words] = torch.arange(len(words), device=target.device)
+        sampled = WordScores(self.output, F.embedding(words, self.weight), self.bias[words] + log_weight)
+        return sampled.cross_entropy(place[target])
+
     def argmax(self, dim: int = -1) -> Tensor:
         """Return the word of the highest score at every position, (B, T) int64; `dim` must be the last."""
         if dim not in (-1, self.output.dim() - 1):
@@ -54,6 +70,24 @@ class WordScores:
     def cpu(self) -> Tensor:
         """Return all scores (B, T, V) on the CPU, held whole, as a prediction that is kept."""
         return self.logits().cpu()
+
+
+def sampled_words(target: Tensor, vocab_size: int, n_words: int) -> tuple[Tensor, Tensor]:
+    """Choose the words that are scored in a step: which, (K,) int64, and log of how many words each stands for, (K,) float32.
+
+    Every target is one of them, and the `n_words // 2` most frequent words, which a vocabulary has first; each for
+    itself. Of all others `n_words - n_words // 2` are drawn, evenly, which stand for those that were not. target: any
+    shape, int64.
+    """
+    is_own = torch.zeros(vocab_size, dtype=torch.bool, device=target.device)
+    is_own[: n_words // 2] = True
+    is_own[target.flatten()] = True
+    own, others = is_own.nonzero()[:, 0], (~is_own).nonzero()[:, 0]
+    n_drawn = min(n_words - n_words // 2, len(others))
+    drawn = others[torch.randperm(len(others), device=target.device)[:n_drawn]]
+    log_weight = torch.zeros(len(own) + n_drawn, device=target.device)
+    log_weight[len(own) :] = math.log(len(others) / max(1, n_drawn)) if n_drawn else 0.0
+    return torch.cat([own, drawn]), log_weight
 
 
 class _LinearCrossEntropy(torch.autograd.Function):

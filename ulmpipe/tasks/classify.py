@@ -21,7 +21,7 @@ from ..train.metrics import finite_row
 from ..train.parallel import is_first, part
 from .corpus import Corpus
 from .model_folder import CLASSIFIER, Pretrained
-from .phases import MIN_STEPS, common_callbacks, seed_everything, train_phases
+from .phases import MIN_STEPS, common_callbacks, precision_of, seed_everything, train_phases
 
 
 def train_classifier(
@@ -109,7 +109,7 @@ def classifier_learner(model: TextClassifier, corpus: Corpus, chosen: IntArray, 
         loss_fn=F.cross_entropy,
         groups=classifier_groups(model),
         metrics=[accuracy],
-        callbacks=common_callbacks(config),
+        callbacks=common_callbacks(precision_of(config, model)),
         device=pick_device(config.device),
     )
 

@@ -6,11 +6,12 @@ Shared by pretrain.py and finetune.py; how phases are run, stopped and resumed i
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..config import TrainConfig
 from ..models import LanguageModel, WordScores
@@ -21,11 +22,13 @@ from ..train import (
     Learner,
     MixedPrecision,
     Phase,
+    Precision,
     ResetState,
     RNNRegularizer,
     accuracy,
     check_precision,
     pick_device,
+    pick_precision,
     run_phases,
     smaller_for_few,
 )
@@ -35,6 +38,7 @@ from .corpus import Corpus
 
 CLIP = 0.1  # of the gradient's norm, in the lesson and in fastai
 MAX_LM_VALID = 500  # documents a language model is validated on: its decoder makes every one of them dear
+LEAST_WIDTH_OF_HALF = 256  # of an LSTM: products of smaller matrices are no faster in half precision
 MIN_STEPS = 32  # in an epoch: fewer, and a schedule is over before anything is learned
 # Options that a resumed training need not share.
 MAY_CHANGE = {"resume", "workers", "device", "checkpoint_steps", "tensorboard", "note"}
@@ -48,6 +52,7 @@ def train_phases(
     `n_answers` are the words or classes that the model chooses among.
     """
     options = {name: value for name, value in asdict(config).items() if name not in MAY_CHANGE}
+    options["precision"] = precision_of(config, learn.model)
     options["tokens"] = corpus.store.fingerprint
     options["streams"] = getattr(learn.train_dl, "batch_size", None)  # the hidden state is one of each
     return run_phases(
@@ -72,13 +77,22 @@ def check_machine(config: TrainConfig) -> None:
     check_batch_size(config.batch_size)
     if config.tensorboard:
         check_tensorboard()
-    check_precision(config.precision, pick_device(config.device))
+    device = pick_device(config.device)
+    if config.precision != "auto":
+        check_precision(config.precision, device)
 
 
-def common_callbacks(config: TrainConfig) -> list[Any]:
-    """What every training has: clipping, and mixed precision where it was asked for."""
-    mixed = [] if config.precision == "fp32" else [MixedPrecision(config.precision)]  # pyright: ignore[reportArgumentType]
-    return [GradientClip(CLIP), *mixed]
+def precision_of(config: TrainConfig, model: nn.Module) -> Precision:
+    """What `--precision` means for a model: `auto` takes half precision where device and model are made for it."""
+    width = max((rnn.hidden_size for rnn in model.modules() if isinstance(rnn, nn.LSTM)), default=0)
+    if config.precision == "auto" and width < LEAST_WIDTH_OF_HALF:
+        return "fp32"
+    return pick_precision(config.precision, pick_device(config.device))
+
+
+def common_callbacks(precision: Precision) -> list[Any]:
+    """What every training has: clipping, and mixed precision."""
+    return [GradientClip(CLIP), *([] if precision == "fp32" else [MixedPrecision(precision)])]
 
 
 def language_model_learner(model: LanguageModel, corpus: Corpus, config: TrainConfig) -> Learner:
@@ -93,14 +107,16 @@ def language_model_learner(model: LanguageModel, corpus: Corpus, config: TrainCo
         model,
         LMBatches(train_docs, corpus.train, shuffle=True, variable_bptt=config.variable_bptt, **shape),
         LMBatches(valid_docs, valid, shuffle=False, **shape),
-        loss_fn=language_model_loss,
+        loss_fn=partial(language_model_loss, sampled_words=config.sampled_words),
         groups=language_model_groups(model),
         metrics=[accuracy],
-        callbacks=[RNNRegularizer(), ResetState(), *common_callbacks(config)],
+        callbacks=[RNNRegularizer(), ResetState(), *common_callbacks(precision_of(config, model))],
         device=pick_device(config.device),
     )
 
 
-def language_model_loss(scores: WordScores, target: Tensor) -> Tensor:
-    """Cross entropy of scores (B, T, V) with ids (B, T)."""
+def language_model_loss(scores: WordScores, target: Tensor, *, sampled_words: int = 0) -> Tensor:
+    """Cross entropy of scores (B, T, V) with ids (B, T); in training estimated from `sampled_words` words, if not 0."""
+    if sampled_words and torch.is_grad_enabled():
+        return scores.sampled_cross_entropy(target, sampled_words)
     return scores.cross_entropy(target)

@@ -19,7 +19,9 @@ from .model_folder import LANGUAGE_MODEL, Pretrained
 from .phases import language_model_learner, seed_everything, train_phases
 
 LM_LR_WORDS, LM_LR = 2e-2, 5e-3  # highest rates of the two phases; the first moves embeddings and decoder only
-WORDS_SHARE = 5  # of --max-steps, one part in so many goes to the first phase
+WORDS_STEPS = 300  # of the first phase, at most; and of --max-steps no more than one part in `WORDS_SHARE`
+WORDS_SHARE = 5
+LM_TOKENS, MAX_LM_EPOCHS = 2_000_000, 8
 LM_TASK = "finetune, stage lm"
 
 
@@ -43,7 +45,9 @@ def tune_language_model(
         share = transfer_language_model(model, start.model.state_dict(), start.vocab.itos, vocab.itos)
         log(f"{share:.1%} of {len(vocab):,} words carried over from {start.folder}; the others begin as their mean")
     learn = language_model_learner(model, corpus, config)
-    phases = language_model_phases(config, len(learn.groups), tuned=start is not None)
+    n_tokens = int(corpus.store.doc_lengths[corpus.train].sum())
+    size = {"n_tokens": n_tokens, "n_steps": len(learn.train_dl)}
+    phases = language_model_phases(config, len(learn.groups), tuned=start is not None, **size)
     row = train_phases(learn, phases, out, config, corpus, n_answers=len(vocab))
     trained = {"task": LM_TASK, **about, "share_mapped": share, "results": finite_row(row)}
     lm = Pretrained(LANGUAGE_MODEL, model, vocab, corpus.store.manifest["recipe"], settings, [], trained)
@@ -60,14 +64,32 @@ def _compare_recipes(start: Pretrained, corpus: Corpus) -> None:
             log(f"note: {start.folder} learned from --{what} {start.recipe[what]}, these texts have {recipe[what]}")
 
 
-def language_model_phases(config: FinetuneConfig, n_groups: int, *, tuned: bool) -> list[Phase]:
-    """The words first, in one epoch, where there is something to keep; then everything, lower layers at lower rates."""
-    n_words_steps = config.max_steps and max(1, config.max_steps // WORDS_SHARE)
-    n_all_steps = config.max_steps and max(1, config.max_steps - (n_words_steps or 0) * tuned)
+def language_model_phases(
+    config: FinetuneConfig, n_groups: int, *, tuned: bool, n_tokens: int, n_steps: int
+) -> list[Phase]:
+    """The words first, where there is something to keep; then everything, lower layers at lower rates.
+
+    `n_tokens` and `n_steps` are those of an epoch. Without `--lm-epochs` a small corpus is read several times, a large
+    one once; the words have `WORDS_STEPS` steps at most, which is enough for new ones to find their place.
+    """
+    n_epochs = default_lm_epochs(n_tokens) if config.lm_epochs is None else config.lm_epochs
+    n_words_steps = min(n_steps, WORDS_STEPS)
+    if config.max_steps:
+        n_words_steps = min(n_words_steps, max(1, config.max_steps // WORDS_SHARE))
+    n_all_steps = config.max_steps and max(1, config.max_steps - n_words_steps * tuned)
     lr = config.lr or LM_LR
     lrs = (lr / 2,) * (n_groups - 1) + (lr,)
-    phases = [Phase("language model", config.lm_epochs, lrs, max_steps=n_all_steps)]
-    if tuned:
+    phases = [Phase("language model", n_epochs, lrs, max_steps=n_all_steps)]
+    if tuned and n_epochs:
         words = Phase("language model, words", 1, (LM_LR_WORDS,) * n_groups, freeze_to=-1, max_steps=n_words_steps)
         phases.insert(0, words)
     return phases
+
+
+def default_lm_epochs(n_tokens: int) -> int:
+    """How many times a corpus is read: as often as makes up `LM_TOKENS`, but once at least and not for ever.
+
+    >>> [default_lm_epochs(n) for n in (10_000, 400_000, 20_000_000)]
+    [8, 5, 1]
+    """
+    return max(1, min(MAX_LM_EPOCHS, round(LM_TOKENS / max(1, n_tokens))))
