@@ -19,6 +19,11 @@ def write(name: str, result: dict[str, Any]) -> None:
     _save(name, {**where(), **result})
 
 
+def read(name: str) -> dict[str, Any]:
+    """A result as it was written."""
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
 def update(name: str, part: str, result: dict[str, Any]) -> None:
     """Write one part of a result that is measured in parts, each with its commit and machine; the others stay."""
     path = RESULTS / f"{name}.json"

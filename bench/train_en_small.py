@@ -1,26 +1,44 @@
 """The goal of this script is to train the language model in the box, `ulmpipe/weights/en-small`, from two corpora of Wikipedia.
 
-    ULMPIPE_DATA=../shared/data python bench/train_en_small.py OUT       -> OUT/en-small-lm, a model folder
+    ULMPIPE_DATA=../shared/data python bench/train_en_small.py OUT [train] [pack]
 
-The articles of enwiki (train) and of WikiText-2 (train) go into one table, and the plain command line does the rest.
-`ulmpipe evaluate` gives the perplexity on enwiki's own validation articles, which no training has seen.
+`train`: the articles of enwiki (train) and of WikiText-2 (train) go into one table, and the plain command line does the
+rest -> OUT/en-small-lm. `pack`: the weights in 8 bits, with a card, into the box, and the perplexity of both on articles
+that no training has seen -> bench/results/en_small.json.
 """
 
 import os
-import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path[0] = str(Path(__file__).parents[1])  # the repository, in the place of bench/
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bench import record
+from bench.pipeline import run
+from ulmpipe.tasks.model_folder import BOX, Pretrained
 from ulmpipe.text.documents import read_piece
 from ulmpipe.text.pieces import Columns, Document
 from ulmpipe.text.source import plan_files
 
+BOXED = BOX / "en-small"
 PRETRAIN = "pretrain {texts} -o {out} --size medium --max-vocab 30000 --min-freq 3 --epochs 1 --drop-mult 0.1"
+UNSEEN = ("enwiki/valid.parquet", "wikitext2/wiki.test.tokens")
+CARD = """# en-small
+
+A language model of English for `ulmpipe finetune` to start from: AWD-LSTM, {n_layers} x {hidden_size}, embeddings of {emb_size}, {vocab_size:,}
+words, rules `default`. Weights in 8 bits, a scale a row (`models/packed.py`), {mb:.1f} MB.
+
+- **Data**: the training articles of an excerpt of the English Wikipedia and of WikiText-2, {n_docs:,} in all (text of Wikipedia,
+  CC BY-SA 4.0); {n_tokens:,} tokens, read {epochs} time(s).
+- **Made by** `python bench/train_en_small.py`: `ulmpipe {command}`, {minutes:.0f} minutes on {machine}.
+- **Perplexity** on articles it has not seen: {perplexities}.
+- **Not for** generating text, or anything else than a start for a classifier of English texts. It has read an
+  encyclopedia and has its biases.
+"""
 
 
 def write_texts(data: Path, path: Path) -> int:
@@ -33,14 +51,55 @@ def write_texts(data: Path, path: Path) -> int:
     return len(enwiki) + len(wikitext)
 
 
-def main(out: Path, *more: str) -> None:
-    """Train, with `more` options."""
+def train(out: Path) -> None:
+    """Train, and keep what it took."""
+    out.mkdir(parents=True, exist_ok=True)
     texts = out / "wikipedia.parquet"
-    if not texts.exists():
-        out.mkdir(parents=True, exist_ok=True)
-        print(f"{write_texts(Path(os.environ['ULMPIPE_DATA']), texts):,} articles", flush=True)
-    words = PRETRAIN.format(texts=texts, out=out / "en-small-lm").split()
-    subprocess.run([sys.executable, "-m", "ulmpipe", *words, *more], check=True)
+    n_docs = write_texts(Path(os.environ["ULMPIPE_DATA"]), texts)
+    found = run(PRETRAIN, texts=texts, out=out / "en-small-lm")
+    command = found.pop("command").replace(str(out), "out")
+    record.update("en_small", "train", {**found, "command": command, "out": "out", "n_docs": n_docs})
+
+
+def pack(out: Path) -> None:
+    """Put the model into the box, and measure what 8 bits cost."""
+    model = Pretrained.from_pretrained(out / "en-small-lm")
+    model.trained["source"] = "enwiki, wikitext2"
+    model.save_pretrained(BOXED, packed=True)
+    found: dict[str, Any] = {"mb": sum(path.stat().st_size for path in BOXED.iterdir() if path.suffix != ".md") / 1e6}
+    for name, folder in (("float32", out / "en-small-lm"), ("packed", BOXED)):
+        told = {unseen: run(f"evaluate {folder} $ULMPIPE_DATA/{unseen}") for unseen in UNSEEN}
+        found[name] = {unseen: {key: told[unseen][key] for key in ("n", "perplexity", "accuracy")} for unseen in UNSEEN}
+    record.update("en_small", "pack", found)
+    write_card(model, found)
+
+
+def write_card(model: Pretrained, found: dict[str, Any]) -> None:
+    """Write the card from what was measured."""
+    trained = record.read("en_small")["parts"]["train"]
+    perplexities = "; ".join(
+        f"{found['packed'][unseen]['perplexity']:.1f} on {unseen} ({found['float32'][unseen]['perplexity']:.1f} before packing)"
+        for unseen in UNSEEN
+    )
+    card = CARD.format(
+        **model.settings,
+        mb=found["mb"],
+        n_docs=trained["n_docs"],
+        n_tokens=round(trained["n_steps"] * model.trained["options"]["batch_size"] * model.trained["options"]["bptt"]),
+        epochs=model.trained["options"]["epochs"],
+        command=trained["command"].removeprefix("ulmpipe "),
+        minutes=trained["wall_s"] / 60,
+        machine=f"{trained['machine']['cores']} cores of {trained['machine']['processor']}",
+        perplexities=perplexities,
+    )
+    (BOXED / "README.md").write_text(card)
+
+
+def main(out: Path, *parts: str) -> None:
+    """Do the parts that were asked for, by default both."""
+    record.where()
+    for part in parts or ("train", "pack"):
+        {"train": train, "pack": pack}[part](out)
 
 
 if __name__ == "__main__":

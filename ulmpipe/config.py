@@ -92,7 +92,9 @@ class FinetuneConfig(TrainConfig, TokenizeConfig):
     """A language model tuned on the target's texts, then a classifier on its labels."""
 
     from_model: str | None = option(
-        None, "language model to start from; default: the newest under models/", flag="from"
+        None,
+        "language model to start from, or none; default: the newest under models/, else the one in the box (en-small)",
+        flag="from",
     )
     unlabelled: str | None = option(None, "SOURCE of further texts without labels, for the language model")
     stage: str = option("all", "what to train", choices=("all", "lm", "classifier"))

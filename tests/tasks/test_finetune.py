@@ -84,17 +84,38 @@ def test_newest_model_is_the_start_and_named(
     own: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.chdir(own)
-    (own / "lm").rename(own / "models")  # models/ itself is no model below models/
-    comp = finetune("train.csv", "a", size="tiny", **SHORT, stage="lm")
-    assert (
-        comp.started_from is None
-        and "no language model under models/: starting from nothing" in capsys.readouterr().err
-    )
-    (own / "models").rename(own / "lm2")
     (own / "models").mkdir()
-    (own / "lm2").rename(own / "models/wiki-lm")
+    (own / "lm").rename(own / "models/wiki-lm")
     assert finetune("train.csv", "b", **SHORT, stage="lm").started_from == "models/wiki-lm"
     assert "starting from models/wiki-lm" in capsys.readouterr().err
+
+
+@pytest.fixture
+def box(own: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A box with a tiny language model of English, and a folder without any to work in."""
+    monkeypatch.chdir(own)
+    monkeypatch.setattr("ulmpipe.tasks.model_folder.BOX", own / "box")
+    monkeypatch.setattr("ulmpipe.tasks.finetune.BOX", own / "box")
+    Pretrained.from_pretrained("lm").save_pretrained(own / "box/en-tiny", packed=True)
+    (own / "lm").rename(own / "models")  # models/ itself is no model below models/
+    return own / "box"
+
+
+def test_language_model_in_the_box_is_the_start_where_there_is_no_other(box: Path, capsys: pytest.CaptureFixture[str]):
+    comp = finetune("train.csv", "a", **SHORT, stage="lm")
+    assert comp.started_from == str(box / "en-tiny") and comp.share_mapped == 1.0
+    assert f"starting from {box / 'en-tiny'}" in capsys.readouterr().err
+    named = finetune("train.csv", "b", **SHORT, stage="lm", from_model="en-tiny")
+    assert weights(Path(named.out)) == weights(Path(comp.out))
+
+
+def test_texts_of_a_language_that_is_not_in_the_box_start_from_nothing(box: Path, capsys: pytest.CaptureFixture[str]):
+    store = tokenize("train.csv", "de.tok", workers=1, lang="de").out
+    given: list[tuple[str, dict[str, Any]]] = [("train.csv", {"lang": "de"}), (store, {})]
+    for source, options in given:
+        comp = finetune(source, "out", size="tiny", **SHORT, **options, stage="lm")
+        assert comp.started_from is None and comp.share_mapped is None
+        assert "none of 'de' in the box: starting from nothing" in capsys.readouterr().err
 
 
 def test_few_labels_and_unlabelled_texts(trained: Trained, tmp_path: Path):

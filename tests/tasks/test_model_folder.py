@@ -20,10 +20,12 @@ from ulmpipe.tasks.model_folder import (
     LANGUAGE_MODEL,
     WEIGHTS_FILE,
     Pretrained,
+    boxed_language_model,
     build_model,
     newest_language_model,
     read_model_manifest,
 )
+from ulmpipe.tasks.verify import verify
 from ulmpipe.text.rules import Rules
 
 FILES = [CONFIG_FILE, WEIGHTS_FILE, "vocab.json"]
@@ -229,3 +231,25 @@ def test_custom_rules_must_be_given_again(trained: Trained):
     with pytest.raises(ConfigError, match=r"rules of your own \(builtins.str.lower\)"):
         model.tokenizer()
     assert model.tokenizer(Rules(pre=(str.lower,), post=())).tokenize("A") == ["a"]
+
+
+# ---- the box ---------------------------------------------------------------------------------------------------------
+
+
+def test_packed_model_is_small_and_scores_alike(trained: Trained, tmp_path: Path):
+    ref = Pretrained.from_pretrained(trained.lm)
+    ref.save_pretrained(tmp_path / "lm", packed=True)
+    comp = Pretrained.from_pretrained(tmp_path / "lm")
+    sizes = [(folder / "model.safetensors").stat().st_size for folder in (trained.lm, tmp_path / "lm")]
+    ids = torch.arange(2, 12)[None]
+    assert sizes[1] < 0.4 * sizes[0]
+    torch.testing.assert_close(comp.model(ids).logits, ref.model(ids).logits, atol=0.05, rtol=0)
+
+
+def test_english_model_in_the_box_is_whole_small_and_has_a_card():
+    folder = boxed_language_model("en")
+    assert folder is not None and folder.name == "en-small" and verify(folder).kind == LANGUAGE_MODEL
+    assert sum(path.stat().st_size for path in folder.iterdir()) <= 20_000_000
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert all(word in card for word in ("Data", "Perplexity", "bench/train_en_small.py"))
+    assert boxed_language_model("fr") is None

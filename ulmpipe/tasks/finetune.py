@@ -13,22 +13,25 @@ import numpy as np
 
 from ..config import FinetuneConfig
 from ..console import log
-from ..durable import check_output, locked, read_json
+from ..durable import MANIFEST, check_output, locked, read_json
 from ..errors import ConfigError, UlmpipeError
 from ..journal import recorded
 from ..models import CLASSIFIER_DROPOUTS, LM_DROPOUTS, scaled_dropouts
 from ..options import make_config
 from ..text.rules import Rules
+from ..text.store import TokenStore, is_store
 from ..train import check_finished, check_resume, start_over, stops_told
 from ..train.parallel import first_then_others, is_first, only_first
 from .classify import choose_labelled, train_classifier
 from .corpus import check_same_vocab, open_corpus
 from .model_folder import (
+    BOX,
     CLASSIFIER,
     CONFIG_FILE,
     LANGUAGE_MODEL,
     MODELS_FOLDER,
     Pretrained,
+    boxed_language_model,
     left_behind,
     newest_language_model,
 )
@@ -75,7 +78,7 @@ def finetune(
     if config.stage != "lm" and config.batch_size < 2:
         raise ConfigError("--batch-size is 1, expected 2 or more: batch norm can't train on one document")
     begin_s = time.monotonic()
-    start = _load_start(config, out)
+    start = _load_start(config, str(source), out)
     folders = _folders(config, out)
     with (
         stops_told(*folders, resume=config.resume),
@@ -141,18 +144,21 @@ def _check_own_language_model(folder: Path) -> None:
         raise UlmpipeError(f"{folder} is a language model of its own, which this would replace: choose another -o")
 
 
-def _load_start(config: FinetuneConfig, out: Path) -> Pretrained | None:
-    """The language model to start from: `--from` (or `none`), else the newest under `models/`; says which.
+def _load_start(config: FinetuneConfig, source: str, out: Path) -> Pretrained | None:
+    """The language model to start from: `--from` (or `none`), else the newest under `models/`, else the one in the box.
 
-    `--stage classifier` goes on from the tuned one in `out`. Raises `UlmpipeError` for a model of another kind.
+    Says which. `--stage classifier` goes on from the tuned one in `out`. Raises `UlmpipeError` for a model of another
+    kind.
     """
     if config.from_model is not None:
-        folder = None if config.from_model == "none" else Path(config.from_model)
+        folder = None if config.from_model == "none" else _named(config.from_model)
     elif config.stage == "classifier":
         folder = out / LM_FOLDER
     else:
-        folder = newest_language_model()
-        log(f"starting from {folder}" if folder else f"no language model under {MODELS_FOLDER}/: starting from nothing")
+        lang = TokenStore(source).manifest["recipe"]["lang"] if is_store(Path(source)) else config.lang
+        folder = newest_language_model() or boxed_language_model(lang)
+        nothing = f"no language model under {MODELS_FOLDER}/, and none of {lang!r} in the box: starting from nothing"
+        log(f"starting from {folder}" if folder else nothing)
     if folder is None:
         if config.stage == "classifier":
             raise ConfigError("--stage classifier needs a tuned language model: --stage lm makes one, --from names one")
@@ -161,3 +167,8 @@ def _load_start(config: FinetuneConfig, out: Path) -> Pretrained | None:
     if start.kind != LANGUAGE_MODEL:
         raise UlmpipeError(f"{folder} is a {start.kind}, expected a language model: pretrain makes one")
     return start
+
+
+def _named(given: str) -> Path:
+    """The folder that `--from` names: one of the user's, or one in the box by its name alone, such as `en-small`."""
+    return BOX / given if not Path(given).exists() and (BOX / given / MANIFEST).exists() else Path(given)

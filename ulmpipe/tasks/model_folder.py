@@ -29,6 +29,7 @@ from ..durable import (
 from ..errors import StoreError, VocabMismatchError
 from ..journal import JOURNAL_FILE
 from ..models import LanguageModel, TextClassifier
+from ..models.packed import pack, unpack
 from ..text.rules import Rules
 from ..text.tokenizer import Tokenizer, TokenizerRecipe
 from ..text.vocab import VOCAB_FILE, Vocab
@@ -42,6 +43,7 @@ LANGUAGE_MODEL, CLASSIFIER = "language model", "classifier"  # the kinds a manif
 KINDS = {LANGUAGE_MODEL: LanguageModel, CLASSIFIER: TextClassifier}
 PARTS = {"kind": str, "settings": dict, "labels": list, "recipe": dict, "vocab_sha256": str, "trained": dict}
 MODELS_FOLDER = Path("models")  # where outputs go by default, and where `finetune` looks for a language model
+BOX = Path(__file__).parent.parent / "weights"  # language models that come with the package: weights/<lang>-<size>/
 
 
 @dataclass
@@ -57,8 +59,8 @@ class Pretrained:
     trained: dict[str, Any]  # source, options and results of its training
     folder: str | None = None  # it was loaded from
 
-    def save_pretrained(self, folder: Path | str) -> None:
-        """Write the model folder; its files appear together, the manifest last."""
+    def save_pretrained(self, folder: Path | str, *, packed: bool = False) -> None:
+        """Write the model folder; its files appear together, the manifest last. `packed` as in models/packed.py."""
         folder = Path(folder)
         config = {
             "format_version": FORMAT_VERSION,
@@ -71,7 +73,7 @@ class Pretrained:
         }
         with publishing(folder, self.kind, FORMAT_VERSION) as stage:
             state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.model.state_dict().items()}
-            write_bytes(stage / WEIGHTS_FILE, save(state))
+            write_bytes(stage / WEIGHTS_FILE, save(pack(state) if packed else state))
             self.vocab.save(stage / VOCAB_FILE)
             write_json(stage / CONFIG_FILE, config)
 
@@ -89,7 +91,7 @@ class Pretrained:
             )
         model = build_model(config["kind"], config["settings"])
         try:
-            model.load_state_dict(load_file(folder / WEIGHTS_FILE, device="cpu"))
+            model.load_state_dict(unpack(load_file(folder / WEIGHTS_FILE, device="cpu")))
         except (RuntimeError, SafetensorError) as err:
             raise StoreError(f"{folder / WEIGHTS_FILE} does not fit {CONFIG_FILE}: {str(err).splitlines()[0]}") from err
         if len(vocab) != config["settings"]["vocab_size"]:
@@ -135,6 +137,11 @@ def left_behind(out: Path) -> tuple[str, ...]:
         JOURNAL_FILE,
         *(FILES if any(out.glob(f"checkpoint-*/{MANIFEST}")) else ()),
     )
+
+
+def boxed_language_model(lang: str) -> Path | None:
+    """The language model in the box for a language, or None."""
+    return next((path.parent for path in sorted(BOX.glob(f"{lang}-*/{MANIFEST}"))), None)
 
 
 def newest_language_model(folder: Path = MODELS_FOLDER) -> Path | None:
