@@ -31,9 +31,28 @@ def update(name: str, part: str, result: dict[str, Any]) -> None:
     _save(name, {"parts": {**before["parts"], part: {**where(), **result}}})
 
 
+def read_points(name: str) -> list[dict[str, Any]]:
+    """The points of a result that is measured point by point; none where there is no such result."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text())["points"] if path.exists() else []
+
+
+def has_point(name: str, **given: Any) -> bool:
+    """Whether a point is there that was measured with all that is given."""
+    return any(all(point.get(key) == value for key, value in given.items()) for point in read_points(name))
+
+
+def add_point(name: str, key: dict[str, Any], result: dict[str, Any]) -> None:
+    """Write a point down at once, in the place of an older one of this key: a long bench that is killed loses one point."""
+    others = [point for point in read_points(name) if any(point.get(k) != value for k, value in key.items())]
+    _save(name, {"points": [*others, {**key, **result, **where()}]})
+
+
 def _save(name: str, result: dict[str, Any]) -> None:
     RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+    part = RESULTS / f"{name}.json.part"
+    part.write_text(json.dumps(result, indent=1) + "\n")
+    part.replace(RESULTS / f"{name}.json")
 
 
 @cache

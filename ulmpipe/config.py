@@ -109,6 +109,9 @@ class FinetuneConfig(TrainConfig, TokenizeConfig):
     layer_factor: float = option(
         2.0, "each layer's learning rate is the next one's divided by this", bound="more than 0"
     )
+    gradual: bool = option(
+        True, "unfreeze the classifier's layers one by one; else all are trained at once, for as many epochs"
+    )
     classifier_drop_mult: float = option(0.5, "multiplies the classifier's dropouts", bound="0 or more")
     max_tokens: int = option(
         1400,

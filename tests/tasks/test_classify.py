@@ -59,6 +59,13 @@ def test_classifier_is_unfrozen_from_the_top():
     assert phases[-1].lrs == pytest.approx((0.00125, 0.0025, 0.005, 0.01))
 
 
+def test_without_gradual_unfreezing_all_layers_have_as_many_epochs():
+    gradual = classifier_phases(FinetuneConfig(epochs=3), 4)
+    (at_once,) = classifier_phases(FinetuneConfig(epochs=3, gradual=False), 4)
+    assert at_once.n_epochs == sum(p.n_epochs for p in gradual) == 5
+    assert (at_once.lrs, at_once.freeze_to) == (gradual[-1].lrs, 0)
+
+
 def test_accuracy_of_chance_is_warned_of(trained: Trained, capsys: pytest.CaptureFixture[str]):
     store = TokenStore(trained.store)
     corpus = Corpus(store, np.arange(4), store, np.arange(store.n_docs))

@@ -115,7 +115,10 @@ def classifier_learner(model: TextClassifier, corpus: Corpus, chosen: IntArray, 
 
 
 def classifier_phases(config: FinetuneConfig, n_groups: int) -> list[Phase]:
-    """Gradual unfreezing: the head, then the last LSTM with it, then everything, lower layers at lower rates."""
+    """Gradual unfreezing: the head, then the last LSTM with it, then everything, lower layers at lower rates.
+
+    Without it everything from the start, for as many epochs in all.
+    """
 
     def phase(name: str, n_epochs: int, lr: float, freeze_to: int) -> Phase:
         return Phase(
@@ -124,4 +127,6 @@ def classifier_phases(config: FinetuneConfig, n_groups: int) -> list[Phase]:
 
     lr = config.classifier_lr
     phases = [phase("head", 1, lr, -1), phase("last layer", 1, lr / 2, -2)]
+    if not config.gradual:
+        return [phase("all layers", len(phases) + config.epochs, config.unfrozen_lr, 0)]
     return [*phases, phase("all layers", config.epochs, config.unfrozen_lr, 0)]

@@ -1,0 +1,83 @@
+"""How a bench runs a command: as a process of its own, as a user would, its JSON, its seconds and its memory written down."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.record import ROOT
+
+
+def run(command: str, **places: Any) -> dict[str, Any]:
+    """Run `ulmpipe COMMAND --json`: its output, its seconds, and the peak memory of its largest process in MB.
+
+    `places` are put in for `{names}` in the command, which is written down without them.
+    """
+    words = os.path.expandvars(command.format(**places)).split()
+    return {"command": f"ulmpipe {command}", **run_words([sys.executable, "-m", "ulmpipe", *words, "--json"])}
+
+
+def run_words(words: Sequence[Any]) -> dict[str, Any]:
+    """Run a program that prints one JSON object; ends this one where it fails."""
+    begin_s = time.monotonic()
+    with subprocess.Popen([str(word) for word in words], stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdout is not None
+        printed = process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        sys.exit(f"{' '.join(map(str, words))} ended with {process.returncode}")
+    wall_s = round(time.monotonic() - begin_s, 1)
+    return {"wall_s": wall_s, "peak_rss_mb": usage.ru_maxrss // 1024, **json.loads(printed)}
+
+
+def run_training(command: str, folder: Path, **places: Any) -> dict[str, Any]:
+    """`run` for a training into `folder`, gone on with where it was killed; then its seconds are those since."""
+    was_killed = any(folder.glob("checkpoint-*")) and not (folder / "manifest.json").exists()
+    found = run(command + " --resume" * was_killed, **places)
+    return {**found, "command": f"ulmpipe {command}", "resumed": was_killed}
+
+
+def classify(lm: Path, options: str, out: Path) -> dict[str, Any]:
+    """Train a classifier of IMDB on a tuned language model, and test it on the test reviews; its folder is removed.
+
+    The vocabulary is the model's own, so that its texts need not be told again. `command` is that of the training.
+    """
+    trained = run_training(classify_command(options), out, lm=lm, out=out)
+    tested = run("evaluate {out} $ULMPIPE_DATA/imdb/test.parquet", out=out)
+    shutil.rmtree(out)
+    return {
+        "command": trained["command"],
+        "n_labels": trained["n_labels"],
+        "accuracy": tested["accuracy"],
+        "f1_macro": tested["f1_macro"],
+        "n_test": tested["n"],
+        "valid_accuracy": trained["accuracy"],
+        "train_s": trained["wall_s"],
+        "test_s": tested["wall_s"],
+        "peak_rss_mb": trained["peak_rss_mb"],
+        "resumed": trained["resumed"],
+    }
+
+
+def classify_command(options: str) -> str:
+    """The training of `classify`."""
+    return f"finetune imdb --stage classifier --from {{lm}} --vocab {{lm}}/vocab.json -o {{out}} {options}".strip()
+
+
+def about_model(folder: Path) -> dict[str, Any]:
+    """What a language model is: its weights, by digest, and how it came to be."""
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    trained = json.loads((folder / "config.json").read_text(encoding="utf-8"))["trained"]
+    digests = {name: file["sha256"] for name, file in manifest["files"].items()}
+    told = {**trained.get("options", {}), **{name: trained.get(name) for name in ("task", "source", "started_from")}}
+    return {
+        "sha256": digests["model.safetensors"],
+        "valid_loss": trained.get("results", {}).get("valid_loss"),
+        **{k: Path(v).name if isinstance(v, str) else v for k, v in told.items() if v is not None},
+    }
