@@ -52,8 +52,8 @@ def language_models(args: argparse.Namespace) -> dict[str, Path]:
             steps = " --max-steps 1" if name == "untuned" else ""
             command = " ".join(f"finetune imdb --stage lm {words} -o {{out}} {args.lm_options}{steps}".split())
             made = run_training(command, found[name], pretrained=args.pretrained, out=folder)
-            made["out"] = "{out}/lm"
-            record.add_point(NAME, {"language_model": name}, made)
+            kept = ("command", "valid_loss", "share_mapped", "wall_s", "peak_rss_mb", "resumed")
+            record.add_point(NAME, {"made": name}, {key: made[key] for key in kept})
     return found
 
 
@@ -66,11 +66,11 @@ def measure(args: argparse.Namespace, models: dict[str, Path]) -> None:
                 key = {"arm": arm, "n_labels": n_labels, "seed": seed}
                 words = " ".join(f"--n-labels {n_labels} --seed {seed} {options} {args.options}".split())
                 if record.has_point(
-                    NAME, **key, command=f"ulmpipe {classify_command(words)}", started_from=about[model]
+                    NAME, **key, command=f"ulmpipe {classify_command(words)}", language_model=about[model]
                 ):
                     continue
                 found = classify(models[model], words, args.work / f"ablation-classifier-{seed}")
-                record.add_point(NAME, key, {**found, "started_from": about[model]})
+                record.add_point(NAME, key, {**found, "language_model": about[model]})
                 log(f"{arm}, {n_labels:,} labels, seed {seed}: {found['accuracy']:.4f}")
 
 

@@ -7,10 +7,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from bench.record import ROOT
+from ulmpipe.config import FinetuneConfig, PretrainConfig
 
 
 def run(command: str, **places: Any) -> dict[str, Any]:
@@ -71,13 +73,14 @@ def classify_command(options: str) -> str:
 
 
 def about_model(folder: Path) -> dict[str, Any]:
-    """What a language model is: its weights, by digest, and how it came to be."""
+    """What a language model is: its weights, by digest, what it reached, and the options that are not the defaults."""
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     trained = json.loads((folder / "config.json").read_text(encoding="utf-8"))["trained"]
-    digests = {name: file["sha256"] for name, file in manifest["files"].items()}
-    told = {**trained.get("options", {}), **{name: trained.get(name) for name in ("task", "source", "started_from")}}
+    usual = {**asdict(PretrainConfig()), **asdict(FinetuneConfig()), "resume": trained["options"].get("resume")}
+    options = {name: value for name, value in trained["options"].items() if value != usual.get(name)}
     return {
-        "sha256": digests["model.safetensors"],
-        "valid_loss": trained.get("results", {}).get("valid_loss"),
-        **{k: Path(v).name if isinstance(v, str) else v for k, v in told.items() if v is not None},
+        "sha256": manifest["files"]["model.safetensors"]["sha256"],
+        "source": Path(trained["source"]).name,
+        "valid_loss": trained["results"]["valid_loss"],
+        "options": {name: Path(value).name if isinstance(value, str) else value for name, value in options.items()},
     }

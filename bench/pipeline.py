@@ -62,7 +62,8 @@ def measure_accuracy(work: Path, lm: Path | None) -> None:
             continue
         places = {"out": work, "lm": lm or work / "enwiki-lm"}
         found = run_training(command, work / folder, **places) if folder else run(command, **places)
-        record.add_point("accuracy", key, json.loads(json.dumps({**found, **start}).replace(str(work), "{out}")))
+        told = json.dumps({**found, **start}).replace(str(places["lm"]), "{lm}").replace(str(work), "{out}")
+        record.add_point("accuracy", key, json.loads(told))
 
 
 def main() -> None:

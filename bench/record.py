@@ -33,8 +33,12 @@ def update(name: str, part: str, result: dict[str, Any]) -> None:
 
 def read_points(name: str) -> list[dict[str, Any]]:
     """The points of a result that is measured point by point; none where there is no such result."""
+    return _load_points(name)["points"]
+
+
+def _load_points(name: str) -> dict[str, Any]:
     path = RESULTS / f"{name}.json"
-    return json.loads(path.read_text())["points"] if path.exists() else []
+    return json.loads(path.read_text()) if path.exists() else {"machines": [], "points": []}
 
 
 def has_point(name: str, **given: Any) -> bool:
@@ -44,8 +48,14 @@ def has_point(name: str, **given: Any) -> bool:
 
 def add_point(name: str, key: dict[str, Any], result: dict[str, Any]) -> None:
     """Write a point down at once, in the place of an older one of this key: a long bench that is killed loses one point."""
-    others = [point for point in read_points(name) if any(point.get(k) != value for k, value in key.items())]
-    _save(name, {"points": [*others, {**key, **result, **where()}]})
+    before = _load_points(name)
+    machines, points = before["machines"], before["points"]
+    commit, machine = where()["commit"], where()["machine"]
+    if machine not in machines:
+        machines.append(machine)
+    others = [point for point in points if any(point.get(k) != value for k, value in key.items())]
+    point = {**key, **result, "commit": commit, "machine": machines.index(machine)}
+    _save(name, {"machines": machines, "points": [*others, point]})
 
 
 def _save(name: str, result: dict[str, Any]) -> None:

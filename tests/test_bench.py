@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from learnable import READ, make_docs
+from learnable import make_docs
 
 from bench import record
 from bench.baselines import read
@@ -32,11 +32,11 @@ def imdb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize(("n_labels", "seed"), [(20, 0), (20, 1), (None, 0)])
-@pytest.mark.parametrize("more", [False, True], ids=["", "unlabelled"])
+@pytest.mark.parametrize("more", [False, True], ids=["imdb alone", "more texts"])
 def test_baselines_learn_from_the_reviews_that_finetune_chooses(
     imdb: Path, n_labels: int | None, seed: int, more: bool
 ):
-    config = FinetuneConfig(**READ, n_labels=n_labels, seed=seed)
+    config = FinetuneConfig(workers=1, n_labels=n_labels, seed=seed)
     unlabelled = str(imdb / "unsup.parquet") if more else None
     corpus = open_corpus("imdb", config, imdb.parent, labelled=True, unlabelled=unlabelled)
     ref = choose_labelled(corpus.store.doc_labels, corpus.train, n_labels, seed)
