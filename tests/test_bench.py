@@ -1,8 +1,8 @@
 """The benches of accuracy: the baselines learn from the same reviews, a point is kept, the tables are drawn from points."""
 
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -11,6 +11,7 @@ from learnable import make_docs
 from bench import record
 from bench.baselines import read
 from bench.label_efficiency import asked, curve, labelled_rows, plot
+from bench.report import ablation_table, accuracy_table, labels_table
 from ulmpipe.config import FinetuneConfig
 from ulmpipe.tasks.classify import choose_labelled
 from ulmpipe.tasks.corpus import open_corpus
@@ -76,3 +77,39 @@ def test_curves_are_drawn_with_every_seed(tmp_path: Path):
     first = (tmp_path / "curve.svg").read_bytes()
     plot(points, tmp_path / "curve")
     assert (tmp_path / "curve.svg").read_bytes() == first and (tmp_path / "curve.png").exists()
+
+
+MACHINE = {"python": "3", "packages": {"torch": "2", "spacy": "3"}, "gpu": None, "cores": 2, "processor": "P"}
+
+
+def points(*rows: dict[str, Any]) -> dict[str, Any]:
+    """A result of points of one machine."""
+    return {"machines": [MACHINE], "points": [{"commit": "c0ffee", "machine": 0, **row} for row in rows]}
+
+
+def test_table_of_labels_has_a_row_a_number_and_a_column_a_method():
+    ours = {"method": "ulmpipe", "train_s": 120.0, "n_test": 12574, "language_model": {"valid_loss": 4.0}}
+    peer = {"method": "tfidf", "train_s": 6.0, "n_test": 12574, "accuracy_on_some": 0.8, "language_model": None}
+    rows = [{**ours, "n_labels": 100, "seed": seed, "accuracy": 0.80 + 0.02 * seed} for seed in range(3)]
+    table = labels_table(points(*rows, {**peer, "n_labels": 100, "seed": 0, "accuracy": 0.7}))
+    assert "| labels | ulmpipe | TF-IDF, logistic regression | minutes of training |" in table
+    assert "| 100 | 0.8200 ± 0.0200 | 0.7000 | 2.0, 0.1 |" in table and "perplexity 54.6" in table
+
+
+def test_table_of_the_ablation_says_what_is_lost():
+    arms = (("all of it", 0, 0.90), ("all of it", 1, 0.92), ("without pretraining", 0, 0.86))
+    rows = [{"arm": arm, "n_labels": 2000, "seed": seed, "accuracy": accuracy} for arm, seed, accuracy in arms]
+    table = ablation_table(points({"made": "tuned"}, *rows))
+    assert "| all of it | 0.9100 ± 0.0141 |  | 0.900, 0.920 |" in table
+    assert "| without pretraining | 0.8600 | 5.0 | 0.860 |" in table
+
+
+def test_table_of_all_labels_has_the_stages_in_order():
+    test = {"stage": "evaluate", "command": "ulmpipe evaluate {out}/imdb", "accuracy": 0.91, "n": 9, "f1_macro": 0.9, "wall_s": 60}  # fmt: skip
+    lm = {"stage": "language model", "command": "ulmpipe finetune imdb", "accuracy": None, "valid_loss": 4.0, "wall_s": 600}  # fmt: skip
+    lines = accuracy_table(points(test, lm)).splitlines()
+    assert lines[0] == "Accuracy **0.9100** on 9 test reviews, after 11 minutes."
+    assert lines[4:6] == [
+        "| `ulmpipe finetune imdb` | 10.0 | perplexity 54.6, held-out text |",
+        "| `ulmpipe evaluate models/imdb` | 1.0 | accuracy 0.9100, on 9 reviews, macro F1 0.9000 |",
+    ]
