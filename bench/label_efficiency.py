@@ -112,7 +112,7 @@ def curve(points: Sequence[dict[str, Any]], method: str) -> dict[int, list[float
 
 
 def plot(points: Sequence[dict[str, Any]], stem: Path) -> None:
-    """A line through the means, a dot for every seed, named at its right end; on white, for pages of any colour."""
+    """A line through the means, a dot for every seed, a band from the worst to the best, named at its right end; on white, for pages of any colour."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -127,6 +127,7 @@ def plot(points: Sequence[dict[str, Any]], stem: Path) -> None:
             continue
         means = [float(np.mean(accuracies)) for accuracies in found.values()]
         axes.plot(list(found), means, color=colour, linewidth=2)
+        axes.fill_between(list(found), [min(a) for a in found.values()], [max(a) for a in found.values()], color=colour, alpha=0.15, linewidth=0)  # fmt: skip
         for n_labels, accuracies in found.items():
             axes.plot([n_labels] * len(accuracies), accuracies, "o", color=colour, markersize=4, alpha=0.7)
         ticks |= set(found)
