@@ -34,8 +34,8 @@ ARMS = {  # by name: the language model, options of the classifier's training
 def language_models(args: argparse.Namespace) -> dict[str, Path]:
     """The folders of the three language models, made where they are not there.
 
-    From nothing there is no epoch of the words alone, so that all layers have one more. Untuned is a single step of the
-    words, at the low rate that a cycle begins with: what carries a model over to another vocabulary is `finetune`.
+    From nothing there are no steps of the words alone, so that all layers have one epoch more. Untuned, the pretrained
+    one is only carried over to the words of IMDB.
     """
     ways = {
         "tuned": f"--from {{pretrained}} --lm-epochs {args.lm_epochs}",
@@ -49,8 +49,7 @@ def language_models(args: argparse.Namespace) -> dict[str, Path]:
         folder = args.work / f"ablation-{name}"
         found[name] = folder / "lm"
         if not (found[name] / "manifest.json").exists():
-            steps = " --max-steps 1" if name == "untuned" else ""
-            command = " ".join(f"finetune imdb --stage lm {words} -o {{out}} {args.lm_options}{steps}".split())
+            command = " ".join(f"finetune imdb --stage lm {words} -o {{out}} {args.lm_options}".split())
             made = run_training(command, found[name], pretrained=args.pretrained, out=folder)
             kept = ("command", "valid_loss", "share_mapped", "wall_s", "peak_rss_mb", "resumed")
             record.add_point(NAME, {"made": name}, {key: made[key] for key in kept})

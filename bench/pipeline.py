@@ -1,12 +1,11 @@
 """The goal of this script is to measure the whole text pipeline on IMDB: the commands of README, their time, memory, accuracy.
 
     ULMPIPE_DATA=../shared/data python bench/pipeline.py [demo] [train]     -> bench/results/{demo,train}.json
-    ULMPIPE_DATA=../shared/data python bench/pipeline.py accuracy [--from MODEL_FOLDER] [--work FOLDER]
-                                                                              -> bench/results/accuracy.json
+    ULMPIPE_DATA=../shared/data python bench/pipeline.py accuracy [--work FOLDER]   -> bench/results/accuracy.json
 
 Every command runs as its own process, as a user would run it; seconds are those of the clock, start-up included.
-`accuracy`, with all labels, takes hours. Each of its stages is written down at once, and when it is called again it goes on
-where it was killed: a stage that is there with the same command is left as it is. With `--from` the first one is left out.
+`accuracy`, with all labels and the language model in the box, takes more than an hour. Each of its stages is written down at
+once, and when it is called again it goes on where it was killed: a stage that is there with the same command is left as it is.
 """
 
 import argparse
@@ -20,20 +19,17 @@ sys.path[0] = str(Path(__file__).parents[1])  # the repository, in the place of 
 
 from bench import record
 from bench.command import about_model, run, run_training
+from ulmpipe.tasks.model_folder import BOX
 
 TRAIN = (
     "pretrain wikitext2 -o {out}/wt2-lm --size small --max-vocab 10000 --batch-size 32 --max-steps 300",
     "finetune imdb --from {out}/wt2-lm -o {out}/imdb --max-vocab 10000 --max-steps 200 --max-tokens 200 --epochs 1",
     "evaluate {out}/imdb $ULMPIPE_DATA/imdb/test.parquet",
 )
-WIKI = "$ULMPIPE_DATA/enwiki"
+IMDB = "--unlabelled $ULMPIPE_DATA/imdb/unsup.parquet --max-vocab 30000"
 ACCURACY = {  # by stage: command, folder that it trains into
-    "pretrain": (
-        f"pretrain {WIKI}/train.parquet --valid {WIKI}/valid.parquet -o {{out}}/enwiki-lm --max-vocab 10000",
-        "enwiki-lm",
-    ),
-    "language model": ("finetune imdb --stage lm --from {lm} -o {out}/imdb --max-vocab 10000", "imdb/lm"),
-    "classifier": ("finetune imdb --stage classifier -o {out}/imdb --max-vocab 10000", "imdb"),
+    "language model": (f"finetune imdb --stage lm --from en-small -o {{out}}/imdb {IMDB}", "imdb/lm"),
+    "classifier": (f"finetune imdb --stage classifier -o {{out}}/imdb {IMDB}", "imdb"),
     "evaluate": ("evaluate {out}/imdb $ULMPIPE_DATA/imdb/test.parquet", None),
 }
 
@@ -49,20 +45,17 @@ def measure_train(out: Path) -> dict[str, Any]:
     return {"runs": runs, "wall_s": round(sum(r["wall_s"] for r in runs), 1), "accuracy": runs[-1]["accuracy"]}
 
 
-def measure_accuracy(work: Path, lm: Path | None) -> None:
+def measure_accuracy(work: Path) -> None:
     """The stages that are not there yet; one that is measured again has the later ones measured again too."""
-    start = {"language_model": about_model(lm)} if lm else {}
+    start = {"language_model": about_model(BOX / "en-small")}
     fresh = True
     for stage, (command, folder) in ACCURACY.items():
-        if lm and stage == "pretrain":
-            continue
         key = {"stage": stage}
         fresh = fresh and record.has_point("accuracy", **key, command=f"ulmpipe {command}", **start)
         if fresh:
             continue
-        places = {"out": work, "lm": lm or work / "enwiki-lm"}
-        found = run_training(command, work / folder, **places) if folder else run(command, **places)
-        told = json.dumps({**found, **start}).replace(str(places["lm"]), "{lm}").replace(str(work), "{out}")
+        found = run_training(command, work / folder, out=work) if folder else run(command, out=work)
+        told = json.dumps({**found, **start}).replace(str(work), "{out}")
         record.add_point("accuracy", key, json.loads(told))
 
 
@@ -71,13 +64,12 @@ def main() -> None:
     measures = {"demo": measure_demo, "train": measure_train}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", choices=(*measures, "accuracy"), default=[*measures])
-    parser.add_argument("--from", dest="lm", type=Path, help="a language model, for `accuracy` to start from")
     parser.add_argument("--work", type=Path, default=Path("models/bench"), help="where `accuracy` leaves its models")
     args = parser.parse_args()
     record.where()
     for name in args.parts:
         if name == "accuracy":
-            measure_accuracy(args.work.resolve(), args.lm and args.lm.resolve())
+            measure_accuracy(args.work.resolve())
             continue
         with tempfile.TemporaryDirectory() as out:
             result = measures[name](Path(out))

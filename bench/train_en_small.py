@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bench import record
-from bench.pipeline import run
+from bench.command import run
 from ulmpipe.tasks.model_folder import BOX, Pretrained
 from ulmpipe.text.documents import read_piece
 from ulmpipe.text.pieces import Columns, Document
