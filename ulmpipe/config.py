@@ -118,3 +118,8 @@ class FinetuneConfig(TrainConfig, TokenizeConfig):
         "tokens of a document that the classifier reads: the first half and the last half of so many",
         bound="more than 0",
     )
+    class_weights: str = option(
+        "none",
+        "balanced: each class weighs as much as any other in what is learned, however often it comes",
+        choices=("none", "balanced"),
+    )

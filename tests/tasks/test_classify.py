@@ -1,53 +1,18 @@
-"""Which labels are used, how layers are unfrozen, what is warned of. What a classifier learns is in test_finetune.py."""
+"""How layers are unfrozen and classes weighed. What a classifier learns is in test_finetune.py."""
 
+import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
-from learnable import TINY_CLASSIFIER, Trained
+import torch
+from learnable import TINY_CLASSIFIER, Trained, make_docs, write_csv
+from torch.nn import functional as F
 
 from ulmpipe.config import FinetuneConfig
-from ulmpipe.errors import SourceError
-from ulmpipe.tasks.classify import choose_labelled, classifier_phases, compare_with_chance
-from ulmpipe.tasks.corpus import Corpus
+from ulmpipe.tasks.classify import classifier_phases, training_loss
 from ulmpipe.tasks.finetune import finetune
-from ulmpipe.text.store import TokenStore
-
-# ---- the labels used ------------------------------------------------------------------------------------------------
-
-
-def test_choose_labelled_takes_all_that_have_a_label():
-    labels = np.array([0, -1, 1, 1, -1, 0])
-    assert choose_labelled(labels, np.arange(1, 6), None, 0).tolist() == [2, 3, 5]
-
-
-@pytest.mark.parametrize(("n", "ref"), [(3, [1, 1, 1]), (9, [3, 3, 3]), (10, [3, 3, 4]), (200, [40, 80, 80])])
-def test_choose_labelled_deals_the_classes_out_in_turn(rng: np.random.Generator, n: int, ref: list[int]):
-    labels = rng.permutation(np.repeat([-1, 0, 1, 2], [50, 80, 80, 40]))
-    chosen = choose_labelled(labels, np.arange(250), n, seed=4)
-    assert sorted(np.bincount(labels[chosen])) == ref
-    assert chosen.tolist() == sorted(set(chosen.tolist()))
-
-
-def test_choose_labelled_is_a_function_of_the_seed():
-    labels = np.arange(60) % 2
-    draws = [tuple(choose_labelled(labels, np.arange(60), 10, seed)) for seed in (0, 0, 1)]
-    assert draws[0] == draws[1] != draws[2]
-
-
-@pytest.mark.parametrize("n_labels", [1, 61])
-def test_choose_labelled_of_too_few_or_many_says_the_range(n_labels: int):
-    with pytest.raises(
-        SourceError, match=rf"--n-labels {n_labels}: expected from 2 \(one a class\) to 60 \(all there are\)"
-    ):
-        choose_labelled(np.arange(60) % 2, np.arange(60), n_labels, 0)
-
-
-@pytest.mark.parametrize(("labels", "found"), [([1, 1, -1], "2 labelled documents with 1 label"), ([-1], "0 labelled")])
-def test_choose_labelled_of_one_class_is_refused(labels: list[int], found: str):
-    with pytest.raises(SourceError, match=f"{found}.*a classifier needs two labels at least"):
-        choose_labelled(np.array(labels), np.arange(len(labels)), None, 0)
-
 
 # ---- phases ---------------------------------------------------------------------------------------------------------
 
@@ -66,13 +31,25 @@ def test_without_gradual_unfreezing_all_layers_have_as_many_epochs():
     assert (at_once.lrs, at_once.freeze_to) == (gradual[-1].lrs, 0)
 
 
-def test_accuracy_of_chance_is_warned_of(trained: Trained, capsys: pytest.CaptureFixture[str]):
-    store = TokenStore(trained.store)
-    corpus = Corpus(store, np.arange(4), store, np.arange(store.n_docs))
-    compare_with_chance(0.5, corpus)
-    assert "accuracy 0.500 is no better than always giving the most frequent label (0.500)" in capsys.readouterr().err
-    compare_with_chance(0.51, corpus)
-    assert capsys.readouterr().err == ""
+def test_uneven_classes_are_weighed_and_scored(tmp_path: Path, trained: Trained, capsys: pytest.CaptureFixture[str]):
+    docs = [(text, label) for i, (text, label) in enumerate(make_docs(220)) if label == "pos" or i % 20 == 0]
+    source = write_csv(tmp_path / "uneven.csv", docs)  # 110 pos, 11 neg
+    comp = finetune(source, tmp_path / "clf", from_model=str(trained.lm), **TINY_CLASSIFIER, class_weights="balanced")
+    (neg, pos) = re.findall(r"class weights: neg (\S+), pos (\S+)", capsys.readouterr().err)[0]
+    assert float(neg) > 4 and 0.5 < float(pos) < 0.6
+    made = json.loads((tmp_path / "clf/config.json").read_text())["trained"]
+    assert made["options"]["class_weights"] == "balanced" and comp.f1_macro == made["results"]["f1_macro"]
+    rows = [json.loads(line) for line in (tmp_path / "clf/metrics.jsonl").read_text().splitlines()]
+    assert all(0 <= row["f1_macro"] <= 1 for row in rows) and rows[-1]["f1_macro"] == comp.f1_macro
+
+
+def test_training_loss_is_there_when_it_is_asked_for():
+    labels = np.array([0, 0, 0, 1])
+    assert training_loss(FinetuneConfig(), labels, 2) == []
+    (comp,) = training_loss(FinetuneConfig(class_weights="balanced"), labels, 2)
+    pred, target = torch.tensor([[0.0, 1.0], [0.0, 1.0]]), torch.tensor([0, 1])
+    ref = F.cross_entropy(pred, target, reduction="none") @ torch.tensor([2 / 3, 2.0]) / 2
+    assert comp.loss_fn(pred, target).item() == pytest.approx(ref.item())
 
 
 def test_few_documents_get_smaller_batches(trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

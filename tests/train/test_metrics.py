@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ulmpipe.train import FixedBatches, Learner, accuracy, confusion_matrix, f1_macro, f1_scores, perplexity
-from ulmpipe.train.metrics import WeightedMean, finite_row
+from ulmpipe.train.metrics import WeightedMean, counted_f1_macro, finite_row
 
 
 @pytest.fixture
@@ -66,6 +66,17 @@ def test_history_is_weighted_by_targets():
     assert row["accuracy"] == pytest.approx(accuracy(pred, target).item())
     assert list(row) == ["epoch", "step", "train_loss", "valid_loss", "accuracy", "seconds", "targets_per_s"]
     assert row["seconds"] > 0 and row["targets_per_s"] > 0
+
+
+def test_f1_is_that_of_all_batches_and_no_mean_over_them():
+    torch.manual_seed(0)
+    batches = [(torch.randn(n, 3), torch.randint(3, (n,))) for n in (8, 5, 2)]
+    learn = Learner(nn.Linear(3, 3), FixedBatches(batches), FixedBatches(batches), loss_fn=F.cross_entropy, metrics=[counted_f1_macro(3), accuracy])  # fmt: skip
+    learn.fit(2, lr=0.0)
+    pred, target = learn.predict(FixedBatches(batches))
+    ref = sklearn_metrics.f1_score(target, pred.argmax(-1), average="macro")
+    assert [row["f1_macro"] for row in learn.history] == pytest.approx([ref, ref])
+    assert list(learn.history[0])[3:6] == ["valid_loss", "accuracy", "f1_macro"]
 
 
 def test_finite_row():

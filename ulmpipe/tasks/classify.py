@@ -4,22 +4,33 @@ First the head learns, then the last layer with it, then all of it, lower layers
 discriminative rates, Howard and Ruder 2018, section 3.3).
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import torch
 from torch.nn import functional as F
 
 from ..config import FinetuneConfig
 from ..console import log
-from ..errors import SourceError
 from ..models import Dropouts, TextClassifier
 from ..models.transfer import classifier_groups, load_encoder
 from ..text.batches import ClassifierBatches, Docs, IntArray
-from ..train import Learner, Phase, accuracy, discriminative, pick_device, smaller_for_few
-from ..train.metrics import finite_row
+from ..train import (
+    Learner,
+    Phase,
+    TrainingLoss,
+    accuracy,
+    class_weights,
+    discriminative,
+    pick_device,
+    smaller_for_few,
+    weighted_cross_entropy,
+)
+from ..train.metrics import counted_f1_macro, finite_row
 from ..train.parallel import is_first, part
 from .corpus import Corpus
+from .labels import class_counts, compare_with_chance, shortened, warn_of_rare_classes
 from .model_folder import CLASSIFIER, Pretrained
 from .phases import MIN_STEPS, common_callbacks, precision_of, seed_everything, train_phases
 
@@ -33,20 +44,16 @@ def train_classifier(
     out: Path,
     about: dict[str, Any],
 ) -> dict[str, float]:
-    """Train on the labelled documents `chosen`. Returns the last row of numbers."""
-    labels = corpus.store.labels
-    settings = {
-        **{name: lm.settings[name] for name in ("vocab_size", "emb_size", "hidden_size", "n_layers", "pad_id")},
-        "n_classes": len(labels),
-        "bptt": config.bptt,
-    }
-    seed_everything(config.seed)  # again: `--stage all` is `--stage lm` and then `--stage classifier`
-    model = TextClassifier(**settings, **dropouts)
-    load_encoder(model, lm.model.state_dict())
-    learn = classifier_learner(model, corpus, chosen, config)
-    phases = classifier_phases(config, len(learn.groups))
-    row = train_phases(learn, phases, out, config, corpus, n_answers=len(labels))
-    compare_with_chance(row["accuracy"], corpus)
+    """Train on the labelled documents `chosen`, validate, save. Returns the last row of numbers."""
+    labels, n_classes = corpus.store.labels, len(corpus.store.labels)
+    valid_labels = corpus.valid_store.doc_labels[corpus.valid]
+    n_train = class_counts(corpus.store.doc_labels[chosen], n_classes)
+    warn_of_rare_classes(labels, n_train, class_counts(valid_labels, n_classes))
+    if config.class_weights == "balanced":
+        told = zip(labels, class_weights(torch.from_numpy(n_train)).tolist(), strict=True)
+        log(f"class weights: {shortened([f'{label} {weight:.2f}' for label, weight in told])}")
+    model, settings, row = fit_classifier(corpus, chosen, config, lm, dropouts, out)
+    compare_with_chance(row["accuracy"], valid_labels)
     trained = {"task": "finetune", **about, "n_labels": len(chosen), "max_tokens": config.max_tokens}
     trained["results"] = finite_row(row)
     if is_first():
@@ -54,42 +61,24 @@ def train_classifier(
     return row
 
 
-def compare_with_chance(accuracy: float, corpus: Corpus) -> None:
-    """Warn when the classifier is no better than one that always gives the most frequent label."""
-    labels = corpus.valid_store.doc_labels[corpus.valid]
-    share = np.bincount(labels[labels >= 0]).max() / (labels >= 0).sum()
-    if accuracy <= share:
-        log(
-            f"warning: accuracy {accuracy:.3f} is no better than always giving the most frequent label ({share:.3f}): "
-            "more --epochs, a smaller --batch-size, more labels, or a language model to start from may help"
-        )
+def fit_classifier(
+    corpus: Corpus, chosen: IntArray, config: FinetuneConfig, lm: Pretrained, dropouts: Dropouts, out: Path
+) -> tuple[TextClassifier, dict[str, Any], dict[str, float]]:
+    """Train on the documents `chosen` and validate on the corpus's, with checkpoints in `out`.
 
-
-def choose_labelled(doc_labels: IntArray, which: IntArray, n_labels: int | None, seed: int) -> IntArray:
-    """Documents of `which` that have a label; with `n_labels` so many of them, the classes in equal shares, by the seed.
-
-    Raises `SourceError` where there are fewer, or fewer than two classes.
+    Returns the model, the arguments it was built with and the last row of numbers.
     """
-    labelled = which[doc_labels[which] >= 0]
-    classes = np.unique(doc_labels[labelled])
-    if len(classes) < 2:
-        raise SourceError(
-            f"{len(labelled)} labelled documents with {len(classes)} label: a classifier needs two labels at least"
-        )
-    if n_labels is None:
-        return labelled
-    if not len(classes) <= n_labels <= len(labelled):
-        raise SourceError(
-            f"--n-labels {n_labels}: expected from {len(classes)} (one a class) to {len(labelled)} (all there are)"
-        )
-    rng = np.random.default_rng(seed)
-    shuffled = rng.permutation(labelled)
-    # The k-th document of its class, for every document: sorting by it deals the classes out in turn.
-    rank = np.empty(len(shuffled), np.int64)
-    for label in classes:
-        of_class = doc_labels[shuffled] == label
-        rank[of_class] = np.arange(of_class.sum())
-    return np.sort(shuffled[np.argsort(rank, kind="stable")[:n_labels]])
+    settings = {
+        **{name: lm.settings[name] for name in ("vocab_size", "emb_size", "hidden_size", "n_layers", "pad_id")},
+        "n_classes": len(corpus.store.labels),
+        "bptt": config.bptt,
+    }
+    seed_everything(config.seed)  # again: `--stage all` is `--stage lm` and then `--stage classifier`
+    model = TextClassifier(**settings, **dropouts)
+    load_encoder(model, lm.model.state_dict())
+    learn = classifier_learner(model, corpus, chosen, config)
+    phases = classifier_phases(config, len(learn.groups))
+    return model, settings, train_phases(learn, phases, out, config, corpus, n_answers=len(corpus.store.labels))
 
 
 def classifier_learner(model: TextClassifier, corpus: Corpus, chosen: IntArray, config: FinetuneConfig) -> Learner:
@@ -108,10 +97,24 @@ def classifier_learner(model: TextClassifier, corpus: Corpus, chosen: IntArray, 
         ClassifierBatches(valid_docs, valid, batch_size=config.batch_size, shuffle=False, **shape),
         loss_fn=F.cross_entropy,
         groups=classifier_groups(model),
-        metrics=[accuracy],
-        callbacks=common_callbacks(precision_of(config, model)),
+        metrics=[accuracy, counted_f1_macro(len(corpus.store.labels))],
+        callbacks=[
+            *training_loss(config, corpus.store.doc_labels[chosen], len(corpus.store.labels)),
+            *common_callbacks(precision_of(config, model)),
+        ],
         device=pick_device(config.device),
     )
+
+
+def training_loss(config: FinetuneConfig, doc_labels: IntArray, n_classes: int) -> list[TrainingLoss]:
+    """What is back-propagated instead of the plain cross entropy, where `--class-weights` asks for it.
+
+    doc_labels: (n,) of the documents that are learned from.
+    """
+    if config.class_weights == "none":
+        return []
+    weights = class_weights(torch.from_numpy(class_counts(doc_labels, n_classes))).to(pick_device(config.device))
+    return [TrainingLoss(partial(weighted_cross_entropy, weights=weights))]
 
 
 def classifier_phases(config: FinetuneConfig, n_groups: int) -> list[Phase]:

@@ -22,8 +22,9 @@ from ..text.rules import Rules
 from ..text.store import TokenStore, is_store
 from ..train import check_finished, check_resume, start_over, stops_told
 from ..train.parallel import first_then_others, is_first, only_first
-from .classify import choose_labelled, train_classifier
+from .classify import train_classifier
 from .corpus import check_same_vocab, open_corpus
+from .labels import choose_labelled
 from .model_folder import (
     BOX,
     CLASSIFIER,
@@ -48,6 +49,7 @@ class FinetuneResult:
 
     valid_loss: float  # of the classifier; after `--stage lm` of the language model
     accuracy: float | None
+    f1_macro: float | None
     lm_valid_loss: float | None
     n_labels: int
     labels: list[str]
@@ -119,6 +121,7 @@ def finetune(
         result = FinetuneResult(
             valid_loss=row["valid_loss"],
             accuracy=row["accuracy"] if config.stage != "lm" else None,
+            f1_macro=row["f1_macro"] if config.stage != "lm" else None,
             lm_valid_loss=lm_row["valid_loss"] if lm_row else None,
             n_labels=len(chosen),
             labels=corpus.store.labels,

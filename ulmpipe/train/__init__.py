@@ -4,7 +4,8 @@
     params.py      parameter groups, freezing           learner.py    the loop itself
     schedule.py    learning rates over a fit            regularize.py AR, TAR, clipping, carried state
     precision.py   autocast and fp16                    guard.py      a loss that is no number
-    metrics.py     numbers, the history                 progress.py   what is seen while it runs
+    losses.py      class weights, label smoothing       metrics.py    numbers, the history
+    progress.py    what is seen while it runs
     checkpoint.py  save and resume                      interrupt.py  Ctrl-C and SIGTERM
     lr_find.py     a learning rate to begin with        phases.py     one cycle after another, resumed
     device.py      CPU or GPU                           memory.py     malloc, told to reuse
@@ -24,6 +25,7 @@ from .guard import FiniteLoss
 from .hooks import LayerStats, tensor_stats
 from .interrupt import Interrupted, StopSignal, stops_told
 from .learner import Learner
+from .losses import TrainingLoss, class_weights, weighted_cross_entropy
 from .lr_find import LRCurve
 from .memory import keep_freed_memory
 from .metrics import Metrics, accuracy, confusion_matrix, f1_macro, f1_scores, perplexity
@@ -73,6 +75,7 @@ __all__ = [
     "RNNRegularizer",
     "ResetState",
     "StopSignal",
+    "TrainingLoss",
     "accuracy",
     "activation_reg",
     "adam",
@@ -83,6 +86,7 @@ __all__ = [
     "check_finished",
     "check_precision",
     "check_resume",
+    "class_weights",
     "combine_scheds",
     "confusion_matrix",
     "discriminative",
@@ -106,4 +110,5 @@ __all__ = [
     "stops_told",
     "temporal_activation_reg",
     "tensor_stats",
+    "weighted_cross_entropy",
 ]

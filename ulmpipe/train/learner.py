@@ -22,7 +22,7 @@ from .callback import Callback, CancelBatch, CancelEpoch, CancelFit, CancelStep,
 from .checkpoint import load_checkpoint
 from .guard import FiniteLoss
 from .lr_find import LRCurve, find_lr
-from .metrics import Metric, Metrics, Predictions
+from .metrics import Counted, Metric, Metrics, Predictions
 from .params import Group, adam, collect_groups, freeze_to, param_groups, spread
 from .schedule import one_cycle_schedulers
 
@@ -53,7 +53,7 @@ class Learner:
         groups: Sequence[Group] | None = None,
         opt_fn: Callable[[list[dict[str, Any]]], Optimizer] = adam,
         weight_decay: float = 0.0,
-        metrics: Sequence[Metric] = (),
+        metrics: Sequence[Metric | Counted] = (),
         callbacks: Sequence[Callback] = (),
         device: torch.device | str = "cpu",
     ):

@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,6 +22,15 @@ if TYPE_CHECKING:
     from .learner import Learner
 
 Metric = Callable[[Tensor, Tensor], Tensor]  # (pred, target) -> (), the mean over the batch's targets
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A number that is no mean over batches, as F1 is none: counts of all batches are added up, and give it at the end."""
+
+    name: str
+    count: Callable[[Tensor, Tensor], Tensor]  # (pred, target) -> int64, always of the same shape
+    score: Callable[[Tensor], float]
 
 
 def accuracy(pred: Tensor, target: Tensor) -> Tensor:
@@ -60,6 +71,15 @@ def f1_macro(confusion: Tensor) -> float:
     return sum(scores) / len(scores)
 
 
+def counted_f1_macro(n_classes: int) -> Counted:
+    """Return macro F1 as a metric of a classifier: pred (B, C) float, target (B,) int64."""
+    return Counted("f1_macro", partial(_count_confusion, n_classes), f1_macro)
+
+
+def _count_confusion(n_classes: int, pred: Tensor, target: Tensor) -> Tensor:
+    return confusion_matrix(pred.argmax(dim=-1), target, n_classes)
+
+
 class WeightedMean:
     """A mean that grows batch by batch; the sum stays on the device, so that adding waits for nothing."""
 
@@ -86,14 +106,17 @@ class WeightedMean:
 class Metrics(Callback):
     """Average the true loss and the metrics, weighted by the number of targets, and add a row a epoch to the history.
 
-    A row has `epoch step train_loss valid_loss`, the metrics on the validation data by the name of their function,
+    A row has `epoch step train_loss valid_loss`, the metrics on the validation data by their names, means first,
     `seconds` of the whole epoch and `targets_per_s` of its training.
     """
 
     order = -100  # first of all: sees the loss before anyone could change it, has the row ready before anyone reads it
 
-    def __init__(self, functions: Sequence[Metric] = ()):
-        self.functions = {getattr(function, "__name__", type(function).__name__): function for function in functions}
+    def __init__(self, metrics: Sequence[Metric | Counted] = ()):
+        means = [metric for metric in metrics if not isinstance(metric, Counted)]
+        self.functions = {getattr(function, "__name__", type(function).__name__): function for function in means}
+        self.counted = [metric for metric in metrics if isinstance(metric, Counted)]
+        self.counts: dict[str, Tensor] = {}
         self.train_loss = WeightedMean()
         self.valid: dict[str, WeightedMean] = {}
         self.n_before = 0
@@ -103,13 +126,14 @@ class Metrics(Callback):
         """Begin at zero, unless a resumed epoch goes on."""
         if learn.next_batch == 0:
             self.train_loss = WeightedMean()
-        self.valid = {}
+        self.valid, self.counts = {}, {}
         self.n_before = self.train_loss.sums()[1]
         self.begin_s, self.trained_s = time.perf_counter(), 0.0
 
     def before_validate(self, learn: Learner) -> None:
         """Begin at zero; the time of training ends here."""
         self.valid = {name: WeightedMean() for name in ("valid_loss", *self.functions)}
+        self.counts = {}
         self._end_training()
 
     def after_loss(self, learn: Learner) -> None:
@@ -121,6 +145,9 @@ class Metrics(Callback):
         self.valid["valid_loss"].add(learn.loss, n_targets)
         for name, function in self.functions.items():
             self.valid[name].add(function(learn.pred, learn.target), n_targets)
+        for metric in self.counted:
+            n = metric.count(learn.pred, learn.target)
+            self.counts[metric.name] = self.counts[metric.name] + n if metric.name in self.counts else n
 
     def after_epoch(self, learn: Learner) -> None:
         """Add a row to `learn.history`."""
@@ -134,7 +161,9 @@ class Metrics(Callback):
 
     def results(self) -> dict[str, float]:
         """Return `valid_loss` and the metrics of the last validation."""
-        return {name: value.mean() for name, value in self.valid.items()}
+        means = {name: value.mean() for name, value in self.valid.items()}
+        of_all = {name: torch.stack(parallel.gathered(n)).sum(dim=0) for name, n in self.counts.items()}
+        return means | {metric.name: metric.score(of_all[metric.name]) for metric in self.counted if of_all}
 
     def _end_training(self) -> None:
         if not self.trained_s:

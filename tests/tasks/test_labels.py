@@ -1,0 +1,74 @@
+"""Which labels are used, which are warned of: what is said depends on counts alone."""
+
+import numpy as np
+import pytest
+
+from ulmpipe.errors import SourceError
+from ulmpipe.tasks.labels import choose_labelled, class_counts, compare_with_chance, warn_of_rare_classes
+
+# ---- the labels used ------------------------------------------------------------------------------------------------
+
+
+def test_choose_labelled_takes_all_that_have_a_label():
+    labels = np.array([0, -1, 1, 1, -1, 0])
+    assert choose_labelled(labels, np.arange(1, 6), None, 0).tolist() == [2, 3, 5]
+
+
+@pytest.mark.parametrize(("n", "ref"), [(3, [1, 1, 1]), (9, [3, 3, 3]), (10, [3, 3, 4]), (200, [40, 80, 80])])
+def test_choose_labelled_deals_the_classes_out_in_turn(rng: np.random.Generator, n: int, ref: list[int]):
+    labels = rng.permutation(np.repeat([-1, 0, 1, 2], [50, 80, 80, 40]))
+    chosen = choose_labelled(labels, np.arange(250), n, seed=4)
+    assert sorted(np.bincount(labels[chosen])) == ref
+    assert chosen.tolist() == sorted(set(chosen.tolist()))
+
+
+def test_choose_labelled_is_a_function_of_the_seed():
+    labels = np.arange(60) % 2
+    draws = [tuple(choose_labelled(labels, np.arange(60), 10, seed)) for seed in (0, 0, 1)]
+    assert draws[0] == draws[1] != draws[2]
+
+
+@pytest.mark.parametrize("n_labels", [1, 61])
+def test_choose_labelled_of_too_few_or_many_says_the_range(n_labels: int):
+    with pytest.raises(
+        SourceError, match=rf"--n-labels {n_labels}: expected from 2 \(one a class\) to 60 \(all there are\)"
+    ):
+        choose_labelled(np.arange(60) % 2, np.arange(60), n_labels, 0)
+
+
+@pytest.mark.parametrize(("labels", "found"), [([1, 1, -1], "2 labelled documents with 1 label"), ([-1], "0 labelled")])
+def test_choose_labelled_of_one_class_is_refused(labels: list[int], found: str):
+    with pytest.raises(SourceError, match=f"{found}.*a classifier needs two labels at least"):
+        choose_labelled(np.array(labels), np.arange(len(labels)), None, 0)
+
+
+# ---- warnings -------------------------------------------------------------------------------------------------------
+
+
+def test_class_counts_leave_out_what_has_no_label():
+    assert class_counts(np.array([2, 0, -1, 2]), 4).tolist() == [1, 0, 2, 0]
+
+
+def test_rare_classes_are_named(capsys: pytest.CaptureFixture[str]):
+    warn_of_rare_classes(["a", "b", "c"], np.array([40, 4, 5]), np.array([9, 1, 0]))
+    few, unseen = capsys.readouterr().err.splitlines()
+    assert "1 of 3 classes have fewer than 5 labelled documents to learn from: b (4)" in few
+    assert "1 of 3 classes never come among the validation documents" in unseen and unseen.endswith(": c")
+
+
+def test_many_rare_classes_are_counted(capsys: pytest.CaptureFixture[str]):
+    warn_of_rare_classes([str(i) for i in range(30)], np.ones(30, int), None)
+    assert capsys.readouterr().err.rstrip().endswith("6 (1), 7 (1) and 22 more")
+
+
+def test_classes_with_enough_documents_are_not_warned_of(capsys: pytest.CaptureFixture[str]):
+    warn_of_rare_classes(["a", "b"], np.array([5, 900]), np.array([1, 90]))
+    assert capsys.readouterr().err == ""
+
+
+def test_accuracy_of_chance_is_warned_of(capsys: pytest.CaptureFixture[str]):
+    labels = np.array([0, 1, -1, 0, 1])
+    compare_with_chance(0.5, labels)
+    assert "accuracy 0.500 is no better than always giving the most frequent label (0.500)" in capsys.readouterr().err
+    compare_with_chance(0.51, labels)
+    assert capsys.readouterr().err == ""

@@ -1,0 +1,90 @@
+"""The labels of a classifier's documents: which of them are learned from, whether they are classes at all, what to warn of.
+
+Between the corpus and classify.py: everything here looks at labels and counts, and nothing at tokens or models.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..console import log
+from ..errors import SourceError
+from ..text.batches import IntArray
+
+FEW_DOCUMENTS = 5  # of a class to learn from: below it a class is hardly ever predicted
+MAX_SHOWN = 8  # classes that are named in a line of the log
+
+
+def choose_labelled(doc_labels: IntArray, which: IntArray, n_labels: int | None, seed: int) -> IntArray:
+    """Documents of `which` that have a label; with `n_labels` so many of them, the classes in equal shares, by the seed.
+
+    Raises `SourceError` where there are fewer, or fewer than two classes.
+    """
+    labelled = which[doc_labels[which] >= 0]
+    classes = np.unique(doc_labels[labelled])
+    if len(classes) < 2:
+        raise SourceError(
+            f"{len(labelled)} labelled documents with {len(classes)} label: a classifier needs two labels at least"
+        )
+    if n_labels is None:
+        return labelled
+    if not len(classes) <= n_labels <= len(labelled):
+        raise SourceError(
+            f"--n-labels {n_labels}: expected from {len(classes)} (one a class) to {len(labelled)} (all there are)"
+        )
+    return np.sort(deal(labelled, doc_labels[labelled], seed)[:n_labels])
+
+
+def deal(documents: IntArray, classes: IntArray, seed: int) -> IntArray:
+    """Shuffle documents so that the classes come in turn, as long as each has some left.
+
+    documents: (n,) their numbers, classes: (n,) their class. Returns (n,) numbers.
+    """
+    order = np.random.default_rng(seed).permutation(len(documents))
+    # The k-th document of its class, for every document: sorting by it deals the classes out in turn.
+    rank = np.empty(len(order), np.int64)
+    for label in np.unique(classes):
+        of_class = classes[order] == label
+        rank[of_class] = np.arange(of_class.sum())
+    return documents[order[np.argsort(rank, kind="stable")]]
+
+
+def class_counts(doc_labels: IntArray, n_classes: int) -> IntArray:
+    """How many documents each class has, (C,); doc_labels: (n,), -1 where there is no label."""
+    return np.bincount(doc_labels[doc_labels >= 0], minlength=n_classes)
+
+
+def warn_of_rare_classes(labels: Sequence[str], n_train: IntArray, n_valid: IntArray | None) -> None:
+    """Name the classes with few documents to learn from, and those by which nothing is validated; both counts (C,)."""
+    few = [f"{label} ({n})" for label, n in zip(labels, n_train, strict=True) if n < FEW_DOCUMENTS]
+    if few:
+        log(
+            f"warning: {len(few)} of {len(labels)} classes have fewer than {FEW_DOCUMENTS} labelled documents to learn "
+            f"from: {shortened(few)}"
+        )
+    if n_valid is None:
+        return
+    unseen = [label for label, n in zip(labels, n_valid, strict=True) if n == 0]
+    if unseen:
+        log(
+            f"warning: {len(unseen)} of {len(labels)} classes never come among the validation documents, nothing tells "
+            f"how well they are learned: {shortened(unseen)}"
+        )
+
+
+def shortened(names: Sequence[str]) -> str:
+    """Names with commas, the first few of them."""
+    return ", ".join(names[:MAX_SHOWN]) + (f" and {len(names) - MAX_SHOWN} more" if len(names) > MAX_SHOWN else "")
+
+
+def compare_with_chance(accuracy: float, valid_labels: IntArray) -> None:
+    """Warn when a classifier is no better than one that always gives the most frequent label.
+
+    valid_labels: (n,) of the validation documents, -1 where there is none.
+    """
+    share = np.bincount(valid_labels[valid_labels >= 0]).max() / (valid_labels >= 0).sum()
+    if accuracy <= share:
+        log(
+            f"warning: accuracy {accuracy:.3f} is no better than always giving the most frequent label ({share:.3f}): "
+            "more --epochs, a smaller --batch-size, more labels, or a language model to start from may help"
+        )
