@@ -123,3 +123,8 @@ class FinetuneConfig(TrainConfig, TokenizeConfig):
         "balanced: each class weighs as much as any other in what is learned, however often it comes",
         choices=("none", "balanced"),
     )
+    label_smoothing: float = option(
+        0.0,
+        "share of each target that is spread over all classes: less sure of labels that may be wrong",
+        bound="from 0 to below 1",
+    )

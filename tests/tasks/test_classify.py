@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from ulmpipe.config import FinetuneConfig
 from ulmpipe.tasks.classify import classifier_phases, training_loss
 from ulmpipe.tasks.finetune import finetune
+from ulmpipe.tasks.predict import predict
 
 # ---- phases ---------------------------------------------------------------------------------------------------------
 
@@ -50,6 +51,20 @@ def test_training_loss_is_there_when_it_is_asked_for():
     pred, target = torch.tensor([[0.0, 1.0], [0.0, 1.0]]), torch.tensor([0, 1])
     ref = F.cross_entropy(pred, target, reduction="none") @ torch.tensor([2 / 3, 2.0]) / 2
     assert comp.loss_fn(pred, target).item() == pytest.approx(ref.item())
+
+
+def test_smoothed_labels_are_those_of_pytorch():
+    (comp,) = training_loss(FinetuneConfig(label_smoothing=0.2), np.array([0, 1]), 2)
+    pred, target = torch.tensor([[3.0, 1.0], [0.5, 1.0]]), torch.tensor([0, 1])
+    assert comp.loss_fn(pred, target).item() == pytest.approx(F.cross_entropy(pred, target, label_smoothing=0.2).item())
+
+
+def test_smoothed_labels_make_a_classifier_less_sure(tmp_path: Path, trained: Trained):
+    comp = finetune(trained.train, tmp_path / "clf", from_model=str(trained.lm), **TINY_CLASSIFIER, label_smoothing=0.5)
+    texts = [text for text, _ in make_docs(40, seed=3)]
+    sure, unsure = (np.mean([p.probability for p in predict(f, texts)]) for f in (trained.clf, tmp_path / "clf"))
+    assert 0.6 < unsure < 0.85 < sure  # it is told 0.75
+    assert comp.valid_loss > trained.finetuned.valid_loss  # the plain one: it minds that the classifier is less sure
 
 
 def test_few_documents_get_smaller_batches(trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

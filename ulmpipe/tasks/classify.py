@@ -107,14 +107,16 @@ def classifier_learner(model: TextClassifier, corpus: Corpus, chosen: IntArray, 
 
 
 def training_loss(config: FinetuneConfig, doc_labels: IntArray, n_classes: int) -> list[TrainingLoss]:
-    """What is back-propagated instead of the plain cross entropy, where `--class-weights` asks for it.
+    """What is back-propagated instead of the plain cross entropy, where an option asks for it.
 
     doc_labels: (n,) of the documents that are learned from.
     """
-    if config.class_weights == "none":
+    if config.class_weights == "none" and config.label_smoothing == 0:
         return []
-    weights = class_weights(torch.from_numpy(class_counts(doc_labels, n_classes))).to(pick_device(config.device))
-    return [TrainingLoss(partial(weighted_cross_entropy, weights=weights))]
+    weights = None
+    if config.class_weights == "balanced":
+        weights = class_weights(torch.from_numpy(class_counts(doc_labels, n_classes))).to(pick_device(config.device))
+    return [TrainingLoss(partial(weighted_cross_entropy, weights=weights, label_smoothing=config.label_smoothing))]
 
 
 def classifier_phases(config: FinetuneConfig, n_groups: int) -> list[Phase]:
