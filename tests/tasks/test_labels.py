@@ -1,10 +1,57 @@
 """Which labels are used, which are warned of: what is said depends on counts alone."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from learnable import make_docs, write_csv
 
 from ulmpipe.errors import SourceError
-from ulmpipe.tasks.labels import choose_labelled, class_counts, compare_with_chance, warn_of_rare_classes
+from ulmpipe.tasks.finetune import finetune
+from ulmpipe.tasks.labels import (
+    check_classes,
+    choose_labelled,
+    class_counts,
+    compare_with_chance,
+    warn_of_rare_classes,
+)
+
+# ---- classes, and what is none ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("labels", "n", "found"),
+    [
+        ([f"{i / 7:.3f}" for i in range(21)], 5000, "21 different labels in 5,000 labelled documents, numbers"),
+        ([str(i) for i in range(1001)], 9000, "1,001 different labels in 9,000 labelled documents, more than 1,000"),
+        ([f"id{i}" for i in range(11)], 20, "11 different labels in 20 labelled documents, nearly one for each"),
+    ],
+)
+def test_labels_that_are_no_classes_are_refused(labels: list[str], n: int, found: str):
+    with pytest.raises(SourceError, match=f"{found} .*regression is not done here; name another --label-column"):
+        check_classes(labels, n)
+
+
+@pytest.mark.parametrize(
+    ("labels", "n"),
+    [
+        ([str(i / 2) for i in range(11)], 900),  # stars, in halves
+        ([str(i) for i in range(1000)], 9000),
+        (["a", "b"], 2),
+        ([f"c{i}" for i in range(10)], 20),
+    ],
+)
+def test_classes_are_classes(labels: list[str], n: int):
+    check_classes(labels, n)
+
+
+def test_column_of_numbers_is_refused_before_anything_is_trained(tmp_path: Path):
+    docs = [(text, f"{i * 0.37:.2f}") for i, (text, _) in enumerate(make_docs(60))]
+    source = write_csv(tmp_path / "prices.csv", docs)
+    with pytest.raises(SourceError, match="60 different labels in 60 labelled documents, numbers .0.00, 0.37"):
+        finetune(source, tmp_path / "out", from_model="none", size="tiny", workers=1)
+    assert not (tmp_path / "out").exists()
+
 
 # ---- the labels used ------------------------------------------------------------------------------------------------
 

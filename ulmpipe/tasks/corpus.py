@@ -22,6 +22,7 @@ from ..text.source import Plan, join_plans, plan_files, without_labels
 from ..text.store import TokenStore, is_store
 from ..text.tokenizer import TokenizerRecipe
 from ..text.vocab import Vocab
+from .labels import check_classes
 from .tokenize import plan_source, source_name, store_fingerprint, tokenize_plan
 
 DECIDES_IDS = ("lang", "rules", "vocab", "max_vocab", "min_freq")
@@ -64,11 +65,13 @@ def open_corpus(
 
     `config` is that of a training, with the tokenize options in it. Validation documents come from `--valid`, else from
     the named data set's own split, else they are drawn by `--seed`, from those with a label where there are some. Labels
-    are read if `labelled`; raises `SourceError` where there are none, unless they are not needed.
+    are read if `labelled`; raises `SourceError` where there are none, or they are no classes, unless they are not needed.
     """
     needs_labels = labelled and needs_labels
     tokens = pick(TokenizeConfig, config)
     store = open_store(source, tokens, beside, labelled=labelled, unlabelled=unlabelled, custom_rules=custom_rules)
+    if needs_labels:
+        check_classes(store.labels, int((store.doc_labels >= 0).sum()))
     valid_plan = _valid_plan(source, config, tokens)
     everything = np.arange(store.n_docs)
     if valid_plan is None:

@@ -12,7 +12,37 @@ from ..errors import SourceError
 from ..text.batches import IntArray
 
 FEW_DOCUMENTS = 5  # of a class to learn from: below it a class is hardly ever predicted
+MAX_CLASSES = 1000  # that a classifier of documents tells apart
+MAX_FRACTIONS = 20  # different labels like 3.5 that may still be classes: ratings in halves
 MAX_SHOWN = 8  # classes that are named in a line of the log
+
+
+def check_classes(labels: Sequence[str], n_labelled: int) -> None:
+    """Raise `SourceError` where labels are no classes, but numbers to be foretold, or names of single documents."""
+    if len(labels) > MAX_CLASSES:
+        found = f"more than {MAX_CLASSES:,}"
+    elif len(labels) > MAX_FRACTIONS and all(map(_is_number, labels)) and not all(map(_is_integer, labels)):
+        found = "numbers"
+    elif n_labelled >= 20 and len(labels) > n_labelled / 2:
+        found = "nearly one for each"
+    else:
+        return
+    raise SourceError(
+        f"{len(labels):,} different labels in {n_labelled:,} labelled documents, {found} ({', '.join(label[:40] for label in labels[:3])}, ...): "
+        "expected classes, regression is not done here; name another --label-column, or sort the numbers into a few classes"
+    )
+
+
+def _is_number(label: str) -> bool:
+    try:
+        float(label)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_integer(label: str) -> bool:
+    return label.strip().lstrip("+-").isdigit()
 
 
 def choose_labelled(doc_labels: IntArray, which: IntArray, n_labels: int | None, seed: int) -> IntArray:
