@@ -81,6 +81,8 @@ def finetune(source: Source, *, out: Out = None, json: Json = False, quiet: Quie
         result = run(source, out, **options)
     if result.accuracy is None:
         reached = f"language model: loss {result.valid_loss:.3f} on held-out text"
+    elif result.folds is not None:
+        reached = f"accuracy {result.accuracy:.3f} (standard deviation {result.folds['accuracy_std']:.3f} over {len(result.folds['accuracy'])} folds), macro F1 {result.f1_macro:.3f}; trained on all {result.n_labels:,} labelled documents ({', '.join(result.labels)})"
     else:
         reached = f"accuracy {result.accuracy:.3f} on held-out documents, after {result.n_labels:,} labelled ones ({', '.join(result.labels)})"
     lines = (reached, f"{result.out}  {result.seconds:.0f} s")

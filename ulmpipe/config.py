@@ -128,3 +128,8 @@ class FinetuneConfig(TrainConfig, TokenizeConfig):
         "share of each target that is spread over all classes: less sure of labels that may be wrong",
         bound="from 0 to below 1",
     )
+    folds: int | None = option(
+        None,
+        "judge the classifier by so many trainings, each on all labelled documents but one part, then train it on all",
+        bound="2 or more",
+    )

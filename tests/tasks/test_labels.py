@@ -13,6 +13,7 @@ from ulmpipe.tasks.labels import (
     choose_labelled,
     class_counts,
     compare_with_chance,
+    say_how_sure,
     warn_of_rare_classes,
 )
 
@@ -119,3 +120,18 @@ def test_accuracy_of_chance_is_warned_of(capsys: pytest.CaptureFixture[str]):
     assert "accuracy 0.500 is no better than always giving the most frequent label (0.500)" in capsys.readouterr().err
     compare_with_chance(0.51, labels)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "n_valid", "n_labelled", "recommended"),
+    [(0.9, 100, 999, True), (0.9, 400, 999, False), (0.9, 100, 1000, False), (1.0, 10, 100, False)],
+)
+def test_standard_error_is_told_and_folds_recommended(
+    capsys: pytest.CaptureFixture[str], accuracy: float, n_valid: int, n_labelled: int, recommended: bool
+):
+    say_how_sure(accuracy, n_valid, n_labelled)
+    told = capsys.readouterr().err
+    assert (
+        f"standard error {(accuracy * (1 - accuracy) / n_valid) ** 0.5:.3f}, on {n_valid} validation documents" in told
+    )
+    assert ("--folds 5 judges by all" in told) == recommended

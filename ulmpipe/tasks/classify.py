@@ -4,6 +4,7 @@ First the head learns, then the last layer with it, then all of it, lower layers
 discriminative rates, Howard and Ruder 2018, section 3.3).
 """
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from ..train import (
 from ..train.metrics import counted_f1_macro, finite_row
 from ..train.parallel import is_first, part
 from .corpus import Corpus
-from .labels import class_counts, compare_with_chance, shortened, warn_of_rare_classes
+from .labels import class_counts, compare_with_chance, say_how_sure, shortened, warn_of_rare_classes
 from .model_folder import CLASSIFIER, Pretrained
 from .phases import MIN_STEPS, common_callbacks, precision_of, seed_everything, train_phases
 
@@ -43,17 +44,25 @@ def train_classifier(
     dropouts: Dropouts,
     out: Path,
     about: dict[str, Any],
+    scores: Mapping[str, float] | None = None,
 ) -> dict[str, float]:
-    """Train on the labelled documents `chosen`, validate, save. Returns the last row of numbers."""
+    """Train on the labelled documents `chosen`, validate where the corpus has documents for it, save.
+
+    Returns the last row of numbers, `scores` in it: those of folds, where no document is left to validate on. `about` is
+    saved with the model.
+    """
     labels, n_classes = corpus.store.labels, len(corpus.store.labels)
     valid_labels = corpus.valid_store.doc_labels[corpus.valid]
     n_train = class_counts(corpus.store.doc_labels[chosen], n_classes)
-    warn_of_rare_classes(labels, n_train, class_counts(valid_labels, n_classes))
+    warn_of_rare_classes(labels, n_train, class_counts(valid_labels, n_classes) if len(valid_labels) else None)
     if config.class_weights == "balanced":
         told = zip(labels, class_weights(torch.from_numpy(n_train)).tolist(), strict=True)
         log(f"class weights: {shortened([f'{label} {weight:.2f}' for label, weight in told])}")
     model, settings, row = fit_classifier(corpus, chosen, config, lm, dropouts, out)
-    compare_with_chance(row["accuracy"], valid_labels)
+    row |= scores or {}
+    if len(valid_labels):
+        say_how_sure(row["accuracy"], int((valid_labels >= 0).sum()), int((corpus.store.doc_labels >= 0).sum()))
+        compare_with_chance(row["accuracy"], valid_labels)
     trained = {"task": "finetune", **about, "n_labels": len(chosen), "max_tokens": config.max_tokens}
     trained["results"] = finite_row(row)
     if is_first():
@@ -64,7 +73,7 @@ def train_classifier(
 def fit_classifier(
     corpus: Corpus, chosen: IntArray, config: FinetuneConfig, lm: Pretrained, dropouts: Dropouts, out: Path
 ) -> tuple[TextClassifier, dict[str, Any], dict[str, float]]:
-    """Train on the documents `chosen` and validate on the corpus's, with checkpoints in `out`.
+    """Train on the documents `chosen` and validate on the corpus's, if it has any, with checkpoints in `out`.
 
     Returns the model, the arguments it was built with and the last row of numbers.
     """
@@ -94,7 +103,9 @@ def classifier_learner(model: TextClassifier, corpus: Corpus, chosen: IntArray, 
     return Learner(
         model,
         ClassifierBatches(train_docs, chosen, batch_size=batch_size, shuffle=True, **shape),
-        ClassifierBatches(valid_docs, valid, batch_size=config.batch_size, shuffle=False, **shape),
+        ClassifierBatches(valid_docs, valid, batch_size=config.batch_size, shuffle=False, **shape)
+        if len(valid)
+        else None,
         loss_fn=F.cross_entropy,
         groups=classifier_groups(model),
         metrics=[accuracy, counted_f1_macro(len(corpus.store.labels))],

@@ -2,10 +2,11 @@
 
 tokens -> embeddings carried over to the target's words -> language model, words first, then all -> OUT/lm    tune.py
        -> its encoder under a new head -> head, last layer, all of it -> OUT                                  classify.py
+       (with --folds first several times, to judge it -> OUT/folds, folds.py)
 """
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,14 @@ from ..errors import ConfigError, UlmpipeError
 from ..journal import recorded
 from ..models import CLASSIFIER_DROPOUTS, LM_DROPOUTS, scaled_dropouts
 from ..options import make_config
+from ..text.batches import IntArray
 from ..text.rules import Rules
 from ..text.store import TokenStore, is_store
 from ..train import check_finished, check_resume, start_over, stops_told
 from ..train.parallel import first_then_others, is_first, only_first
 from .classify import train_classifier
-from .corpus import check_same_vocab, open_corpus
+from .corpus import Corpus, check_same_vocab, open_corpus
+from .folds import FOLDS_FOLDER, check_folds_finished, cross_validate, fold_parts, folds_begun, means, start_folds_over
 from .labels import choose_labelled
 from .model_folder import (
     BOX,
@@ -59,6 +62,7 @@ class FinetuneResult:
     tokens_per_s: float | None  # of the language model's training
     n_quarantined: int
     out: str
+    folds: dict[str, Any] | None = None  # of `--folds`: each score's values, mean and standard deviation
 
 
 def finetune(
@@ -71,25 +75,31 @@ def finetune(
     """
     config = make_config(FinetuneConfig, options)
     out = Path(out) if out is not None else MODELS_FOLDER / source_name(str(source))
-    check_output(out, expected=CLASSIFIER, also=(LM_FOLDER, *left_behind(out)))
+    check_output(out, expected=CLASSIFIER, also=(LM_FOLDER, FOLDS_FOLDER, *left_behind(out)))
     _check_own_language_model(out / LM_FOLDER)
     check_machine(config)
-    check_resume(config.resume, out, out / LM_FOLDER)
+    check_resume(config.resume and not folds_begun(out), out, out / LM_FOLDER)
     dropouts = scaled_dropouts(LM_DROPOUTS, config.drop_mult)
     classifier_dropouts = scaled_dropouts(CLASSIFIER_DROPOUTS, config.classifier_drop_mult)
     if config.stage != "lm" and config.batch_size < 2:
         raise ConfigError("--batch-size is 1, expected 2 or more: batch norm can't train on one document")
+    if config.folds is not None and config.valid is not None:
+        raise ConfigError(
+            "--folds judges by parts of SOURCE, expected no --valid: evaluate says how good the model is on it"
+        )
     begin_s = time.monotonic()
     start = _load_start(config, str(source), out)
     folders = _folders(config, out)
     with (
-        stops_told(*folders, resume=config.resume),
+        stops_told(*folders, *_fold_folders(config, out), resume=config.resume),
         only_first(locked(out)),
         recorded(out, "finetune", str(source), asdict(config), writes=is_first()) as run,
     ):
         if not config.resume:
             for folder in folders:
                 check_finished(folder)
+            if config.stage != "lm":
+                check_folds_finished(out)
         with first_then_others():
             corpus = open_corpus(
                 str(source),
@@ -102,21 +112,28 @@ def finetune(
             )
         chosen = np.empty(0, np.int64)
         if config.stage != "lm":  # refused now, and not after hours of language model
-            chosen = choose_labelled(corpus.store.doc_labels, corpus.train, config.n_labels, config.seed)
+            chosen = _choose(corpus, config)
         run.begin(corpus.fingerprint, curves=folders)
         if not config.resume:  # all stages: this one's classifier must not go on from the checkpoint of an older one
             with first_then_others():
                 for folder in folders:
                     start_over(folder)
+                if config.stage != "lm":
+                    start_folds_over(out)
         about = {"source": str(source), "options": asdict(config), "started_from": start and start.folder}
         lm, lm_row, share = start, None, None
         if config.stage != "classifier":
             lm, lm_row, share = tune_language_model(corpus, config, start, dropouts, out / LM_FOLDER, about)
-        row = lm_row
+        row, folds = lm_row, None
         if config.stage != "lm":
             assert lm is not None
             check_same_vocab(corpus.store, lm.vocab, str(source))
-            row = train_classifier(corpus, chosen, config, lm, classifier_dropouts, out, about)
+            if config.folds is not None:
+                folds = cross_validate(corpus, chosen, config, lm, classifier_dropouts, out)
+                corpus = replace(corpus, valid_store=corpus.store, valid=np.empty(0, np.int64))  # all are learned from
+                about["folds"] = folds
+            scores = means(folds) if folds else None
+            row = train_classifier(corpus, chosen, config, lm, classifier_dropouts, out, about, scores)
         assert row is not None
         result = FinetuneResult(
             valid_loss=row["valid_loss"],
@@ -131,14 +148,31 @@ def finetune(
             tokens_per_s=round(lm_row["targets_per_s"], 1) if lm_row else None,
             n_quarantined=corpus.n_quarantined,
             out=str(out if config.stage != "lm" else out / LM_FOLDER),
+            folds=folds,
         )
         run.finish(asdict(result))
     return result
 
 
+def _choose(corpus: Corpus, config: FinetuneConfig) -> IntArray:
+    """The labelled documents to learn from; with `--folds` those held out for the language model's loss are among them."""
+    store, which = corpus.store, corpus.train
+    if config.folds is not None and corpus.valid_store is store:
+        which = np.arange(store.n_docs)
+    chosen = choose_labelled(store.doc_labels, which, config.n_labels, config.seed)
+    if config.folds is not None:
+        fold_parts(chosen, store.doc_labels[chosen], config.folds, config.seed)  # raises where there are too few
+    return chosen
+
+
 def _folders(config: FinetuneConfig, out: Path) -> list[Path]:
     """Where the stages that run write what they reach."""
     return [*([out / LM_FOLDER] if config.stage != "classifier" else []), *([out] if config.stage != "lm" else [])]
+
+
+def _fold_folders(config: FinetuneConfig, out: Path) -> list[Path]:
+    """Where the trainings of folds have their checkpoints."""
+    return [out / FOLDS_FOLDER / str(number) for number in range(1, (config.folds or 0) + 1)]
 
 
 def _check_own_language_model(folder: Path) -> None:

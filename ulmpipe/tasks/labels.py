@@ -3,6 +3,7 @@
 Between the corpus and classify.py: everything here looks at labels and counts, and nothing at tokens or models.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,6 +15,8 @@ from ..text.batches import IntArray
 FEW_DOCUMENTS = 5  # of a class to learn from: below it a class is hardly ever predicted
 MAX_CLASSES = 1000  # that a classifier of documents tells apart
 MAX_FRACTIONS = 20  # different labels like 3.5 that may still be classes: ratings in halves
+UNSURE = 0.02  # standard error of an accuracy, above which folds are recommended
+FEW_LABELLED = 1000  # documents, below which folds are cheap enough to be recommended
 MAX_SHOWN = 8  # classes that are named in a line of the log
 
 
@@ -118,3 +121,21 @@ def compare_with_chance(accuracy: float, valid_labels: IntArray) -> None:
             f"warning: accuracy {accuracy:.3f} is no better than always giving the most frequent label ({share:.3f}): "
             "more --epochs, a smaller --batch-size, more labels, or a language model to start from may help"
         )
+
+
+def standard_error(share: float, n: int) -> float:
+    """The standard error of a share found among n documents, sqrt(p (1 - p) / n).
+
+    >>> round(standard_error(0.9, 100), 6)
+    0.03
+    """
+    return math.sqrt(share * (1 - share) / n)
+
+
+def say_how_sure(accuracy: float, n_valid: int, n_labelled: int) -> None:
+    """Log the standard error of an accuracy, and recommend folds where it is large and there are few labelled documents."""
+    error = standard_error(accuracy, n_valid)
+    told = f"accuracy {accuracy:.3f}, standard error {error:.3f}, on {n_valid:,} validation documents"
+    if error > UNSURE and n_labelled < FEW_LABELLED:
+        told += "; these are few: --folds 5 judges by all labelled documents"
+    log(told)

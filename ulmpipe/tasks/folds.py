@@ -1,0 +1,144 @@
+"""`finetune --folds K`: how good a classifier of few documents is, and how far that number can be trusted.
+
+    labelled documents -> K parts, all classes in each -> K trainings, each judged by the part left out -> mean and spread
+
+Between the tuned language model and the classifier that is saved, which learns from all labelled documents, so that none
+is left to judge it by: its accuracy is the estimate of the folds. The language model is tuned once, before, on the texts
+of all folds; it has seen no label, so none leaks.
+
+What is known of a fold that is done is a small file, OUT/folds/<number>.json, and a stopped run goes on with the next;
+the fold it was stopped in goes on from its checkpoint in OUT/folds/<number>/, which is removed when the fold is done.
+"""
+
+import math
+import shutil
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..config import FinetuneConfig
+from ..console import log
+from ..durable import MANIFEST, read_json, write_json
+from ..errors import ConfigError, SourceError, UlmpipeError
+from ..models import Dropouts
+from ..text.batches import IntArray
+from ..train.metrics import finite_row
+from ..train.parallel import is_first
+from .classify import fit_classifier
+from .corpus import Corpus
+from .model_folder import Pretrained
+from .phases import MAY_CHANGE
+
+FOLDS_FOLDER = "folds"
+UNSTEADY = 0.05  # standard deviation of the accuracy over folds, above which it is warned of
+NO_SCORES = {"epoch", "step", "train_loss", "seconds", "targets_per_s", "n_steps"}  # of a row of numbers
+
+
+def fold_parts(documents: IntArray, classes: IntArray, n_folds: int, seed: int) -> list[IntArray]:
+    """Cut documents into parts by chance, each class spread over them as evenly as can be; a function of the seed.
+
+    documents: (n,) their numbers, classes: (n,) the class of each. Returns `n_folds` arrays of numbers, rising, whose
+    lengths differ by one at most. Raises `SourceError` where there are too few documents.
+    """
+    if n_folds > len(documents) // 2:
+        raise SourceError(
+            f"--folds {n_folds}: expected at most {len(documents) // 2}, two of the {len(documents)} labelled documents a fold"
+        )
+    order = np.random.default_rng(seed).permutation(len(documents))
+    by_class = documents[order[np.argsort(classes[order], kind="stable")]]
+    return [np.sort(by_class[k::n_folds]) for k in range(n_folds)]
+
+
+def cross_validate(
+    corpus: Corpus, chosen: IntArray, config: FinetuneConfig, lm: Pretrained, dropouts: Dropouts, out: Path
+) -> dict[str, Any]:
+    """Train a classifier on all parts but one of the documents `chosen`, for each part in turn; see `summary`.
+
+    With `--resume` folds that are done are not done again. Raises `ConfigError` where they were of other options.
+    """
+    assert config.folds is not None
+    parts = fold_parts(chosen, corpus.store.doc_labels[chosen], config.folds, config.seed)
+    options = {name: value for name, value in asdict(config).items() if name not in MAY_CHANGE}
+    options["tokens"] = corpus.store.fingerprint
+    folder = out / FOLDS_FOLDER
+    numbers = range(1, config.folds + 1)
+    done = {number: _read_fold(path, options) for number in numbers if (path := folder / f"{number}.json").exists()}
+    for number, part in zip(numbers, parts, strict=True):
+        if number in done:
+            log(f"fold {number} of {config.folds} is done")
+            continue
+        learned_from = np.setdiff1d(chosen, part)
+        log(f"fold {number} of {config.folds}: learns from {len(learned_from):,} documents, is judged by {len(part):,}")
+        fold = replace(corpus, valid_store=corpus.store, valid=part)
+        _, _, row = fit_classifier(fold, learned_from, config, lm, dropouts, folder / str(number))
+        done[number] = {name: value for name, value in row.items() if name not in NO_SCORES}
+        if is_first():
+            said = {"fold": number, "n_train": len(learned_from), "n_valid": len(part), "options": options}
+            write_json(folder / f"{number}.json", {**said, "scores": finite_row(done[number])})
+            shutil.rmtree(folder / str(number))  # its weights are of no use any more
+    found = summary([done[number] for number in numbers])
+    say_spread(found)
+    return found
+
+
+def _read_fold(path: Path, options: Mapping[str, Any]) -> dict[str, float]:
+    saved = read_json(path)
+    others = [name for name in options if options[name] != saved["options"].get(name)]
+    if others:
+        told = ", ".join(f"{name} {saved['options'].get(name)}, not {options[name]}" for name in others)
+        raise ConfigError(f"{path} was begun with {told}: resume with the options it was begun with")
+    return {name: math.nan if value is None else value for name, value in saved["scores"].items()}
+
+
+def summary(rows: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    """Return of every score its values, `<name>_mean` and `<name>_std`, the standard deviation over folds (of a sample).
+
+    >>> summary([{"accuracy": 0.5}, {"accuracy": 1.0}])
+    {'accuracy': [0.5, 1.0], 'accuracy_mean': 0.75, 'accuracy_std': 0.3535533905932738}
+    """
+    found: dict[str, Any] = {}
+    for name in rows[0]:
+        values = [row[name] for row in rows]
+        found |= {name: values, f"{name}_mean": statistics.fmean(values), f"{name}_std": statistics.stdev(values)}
+    return found
+
+
+def means(folds: Mapping[str, Any]) -> dict[str, float]:
+    """The mean of every score, by its name: what stands for the scores of a classifier that nothing is left to judge by."""
+    return {name.removesuffix("_mean"): value for name, value in folds.items() if name.endswith("_mean")}
+
+
+def say_spread(folds: Mapping[str, Any]) -> None:
+    """Log mean and spread of accuracy and macro F1, and warn where the accuracy is not to be trusted."""
+    n = len(folds["accuracy"])
+    for name, told in (("accuracy", "accuracy"), ("f1_macro", "macro F1")):
+        each = " ".join(f"{value:.3f}" for value in folds[name])
+        log(f"{n} folds: {told} {folds[f'{name}_mean']:.3f}, standard deviation {folds[f'{name}_std']:.3f} ({each})")
+    if (std := folds["accuracy_std"]) > UNSTEADY:
+        log(
+            f"warning: the accuracy differs much from fold to fold (standard deviation {std:.3f}, above {UNSTEADY}): its "
+            f"mean may be off by {2 * std / math.sqrt(n):.2f}; more labelled documents would make it steadier"
+        )
+
+
+def check_folds_finished(out: Path) -> None:
+    """Raise `UlmpipeError` where `out` holds folds of a training that can still be resumed."""
+    if folds_begun(out) and not (out / MANIFEST).exists():
+        raise UlmpipeError(
+            f"{out} holds a training that did not finish: go on with --resume, or remove {out / FOLDS_FOLDER}"
+        )
+
+
+def start_folds_over(out: Path) -> None:
+    """Clear the folds of a finished training; those of one that did not finish are refused."""
+    check_folds_finished(out)
+    shutil.rmtree(out / FOLDS_FOLDER, ignore_errors=True)
+
+
+def folds_begun(out: Path) -> bool:
+    """Whether there is something of folds to go on from."""
+    return any((out / FOLDS_FOLDER).glob("*.json")) or any((out / FOLDS_FOLDER).glob(f"*/checkpoint-*/{MANIFEST}"))
