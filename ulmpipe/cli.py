@@ -82,7 +82,8 @@ def finetune(source: Source, *, out: Out = None, json: Json = False, quiet: Quie
     if result.accuracy is None:
         reached = f"language model: loss {result.valid_loss:.3f} on held-out text"
     elif result.folds is not None:
-        reached = f"accuracy {result.accuracy:.3f} (standard deviation {result.folds['accuracy_std']:.3f} over {len(result.folds['accuracy'])} folds), macro F1 {result.f1_macro:.3f}; trained on all {result.n_labels:,} labelled documents ({', '.join(result.labels)})"
+        values = result.folds.get("accuracy") or result.folds["exact_match"]
+        reached = f"accuracy {result.accuracy:.3f} ({len(values)} folds, from {min(values):.3f} to {max(values):.3f}), macro F1 {result.f1_macro:.3f}; trained on all {result.n_labels:,} labelled documents ({', '.join(result.labels)})"
     else:
         reached = f"accuracy {result.accuracy:.3f} on held-out documents, after {result.n_labels:,} labelled ones ({', '.join(result.labels)})"
     lines = (reached, f"{result.out}  {result.seconds:.0f} s")
@@ -102,10 +103,11 @@ def evaluate(
     if result.perplexity is not None:
         lines = [f"perplexity {result.perplexity:.2f}, accuracy {result.accuracy:.4f} on {result.n:,} tokens"]
     else:
-        lines = [f"accuracy {result.accuracy:.4f}, macro F1 {result.f1_macro:.4f} on {result.n:,} documents"]
+        exact = "" if result.exact_match is None else f" (all labels right), micro F1 {result.f1_micro:.4f}"
+        lines = [f"accuracy {result.accuracy:.4f}{exact}, macro F1 {result.f1_macro:.4f} on {result.n:,} documents"]
         lines += [f"  {label}: F1 {f1:.4f}" for label, f1 in (result.f1 or {}).items()]
-        lines += ["confusion (rows: truth, columns: prediction)"]
-        lines += ["  " + "".join(f"{n:>8}" for n in row) + f"  {label}" for row, label in zip(result.confusion or [], result.labels or [], strict=True)]  # fmt: skip
+        lines += ["confusion (rows: truth, columns: prediction)"] if result.confusion else []
+        lines += ["  " + "".join(f"{n:>8}" for n in row) + f"  {label}" for row, label in zip(result.confusion, result.labels or [], strict=True)] if result.confusion else []  # fmt: skip
     finish(result, lines, as_json=json, n_quarantined=result.n_quarantined)
 
 
@@ -130,7 +132,8 @@ def predict(
             print_json(asdict(prediction))
         else:
             shown = prediction.text if len(prediction.text) <= 80 else prediction.text[:79] + "…"
-            typer.echo(f"{prediction.label}\t{prediction.probability:.3f}\t{shown}")
+            labels = ", ".join(prediction.labels) or f"none (nearest: {prediction.label})"
+            typer.echo(f"{labels}\t{prediction.probability:.3f}\t{shown}")
 
 
 def _texts(given: list[str]) -> Iterator[str]:

@@ -41,6 +41,8 @@ class TokenizeConfig(ReadConfig):
     min_freq: int = option(2, "times a token must come to get an id", bound="more than 0")
     engine: str = option("fast", "spacy: the reference; fast: the same tokens, much sooner", choices=("fast", "spacy"))
     verify: float = option(0.001, "share of the documents that the reference tokenizes too, to compare", bound="0 to 1")
+    multi_label: bool = option(False, "a document has any number of labels: the label column holds lists of them")
+    label_separator: str = option("|", "between the labels of a cell that is text, with --multi-label")
 
 
 @dataclass(frozen=True)
@@ -132,4 +134,8 @@ class FinetuneConfig(TrainConfig, TokenizeConfig):
         None,
         "judge the classifier by so many trainings, each on all labelled documents but one part, then train it on all",
         bound="2 or more",
+    )
+    tune_thresholds: bool = option(
+        False,
+        "with --multi-label: choose for each label the probability from which it is given, by validation documents",
     )

@@ -14,6 +14,7 @@ from ulmpipe.tasks.labels import (
     class_counts,
     compare_with_chance,
     say_how_sure,
+    strata,
     warn_of_rare_classes,
 )
 
@@ -135,3 +136,25 @@ def test_standard_error_is_told_and_folds_recommended(
         f"standard error {(accuracy * (1 - accuracy) / n_valid) ** 0.5:.3f}, on {n_valid} validation documents" in told
     )
     assert ("--folds 5 judges by all" in told) == recommended
+
+
+# ---- several labels -------------------------------------------------------------------------------------------------
+
+SEVERAL = np.array([[1, 1, 0], [1, 0, 0], [-1, -1, -1], [0, 0, 0], [1, 0, 1]], np.int8)
+
+
+def test_several_labels_are_counted_and_dealt_out_by_the_rarest():
+    assert class_counts(SEVERAL, 3).tolist() == [3, 1, 1]
+    assert strata(SEVERAL[[0, 1, 3, 4]]).tolist() == [1, 0, 3, 2]
+    assert choose_labelled(SEVERAL, np.arange(5), None, 0).tolist() == [0, 1, 3, 4]
+    with pytest.raises(SourceError, match="2 labelled documents with 1 label"):
+        choose_labelled(SEVERAL[[1, 1]], np.arange(2), None, 0)
+
+
+def test_chance_of_several_labels_is_their_most_frequent_set(capsys: pytest.CaptureFixture[str]):
+    compare_with_chance(0.5, SEVERAL[[0, 1, 1, 2, 3]])
+    assert "the most frequent label (0.500)" in capsys.readouterr().err
+
+
+def test_many_labels_on_few_documents_are_classes_where_there_are_several():
+    check_classes([str(i) for i in range(50)], 60, multi_label=True)

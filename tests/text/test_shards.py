@@ -138,7 +138,7 @@ def test_number_unit_counts_the_unknown(reviews: Path, tmp_path: Path):
         tmp_path / "vocab.json"
     )
     vocab = Vocab.load(tmp_path / "vocab.json")
-    said = number_unit(0, str(tmp_path), str(tmp_path / "vocab.json"), ["neg", "pos"])
+    said = number_unit(0, str(tmp_path), str(tmp_path / "vocab.json"), ["neg", "pos"], Columns())
     ref_unknown = sum(n for token, n in counts.items() if token not in vocab.stoi)
     assert said["n_unknown"] == ref_unknown > 0
     assert (said["rows"], said["tokens"]) == (11, sum(counts.values()))

@@ -16,7 +16,6 @@ from ulmpipe.text.tables import (
     check_columns,
     csv_header,
     csv_records,
-    label_value,
     read_csv,
     read_jsonl,
     read_rows,
@@ -40,14 +39,6 @@ def write_arrow(path: Path, table: pa.Table, *, stream: bool = True, rows_a_batc
     new = pa.ipc.new_stream if stream else pa.ipc.new_file
     with pa.OSFile(str(path), "wb") as file, new(file, table.schema) as writer:
         writer.write_table(table, max_chunksize=rows_a_batch)
-
-
-@pytest.mark.parametrize(
-    ("value", "ref"),
-    [(None, None), ("", None), (-1, "-1"), (0, "0"), (1, "1"), ("pos", "pos"), ("-1", "-1"), (True, "True"), (False, "False")],
-)  # fmt: skip
-def test_label_value_table(value: object, ref: str | None):
-    assert label_value(value) == ref
 
 
 def test_check_columns_names_the_columns_there_are(tmp_path: Path):
@@ -202,11 +193,6 @@ def test_an_empty_table_is_refused(tmp_path: Path, name: str):
     (tmp_path / name).touch()
     with pytest.raises(SourceError, match="it has none"):
         plan_files([tmp_path / name])
-
-
-@pytest.mark.parametrize(("value", "ref"), [(float("nan"), None), (1.0, "1"), (2.5, "2.5")])
-def test_label_value_of_floats_that_were_integers_with_gaps(value: float, ref: str | None):
-    assert label_value(value) == ref
 
 
 @pytest.mark.parametrize("format", ["csv", "tsv"])

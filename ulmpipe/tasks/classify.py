@@ -7,9 +7,10 @@ discriminative rates, Howard and Ruder 2018, section 3.3).
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from ..config import FinetuneConfig
@@ -17,6 +18,7 @@ from ..console import log
 from ..models import Dropouts, TextClassifier
 from ..models.transfer import classifier_groups, load_encoder
 from ..text.batches import ClassifierBatches, Docs, IntArray
+from ..text.labels import is_labelled
 from ..train import (
     Learner,
     Phase,
@@ -29,11 +31,29 @@ from ..train import (
     weighted_cross_entropy,
 )
 from ..train.metrics import counted_f1_macro, finite_row
+from ..train.multi_label import (
+    COUNTED,
+    answer_counts,
+    answer_f1_macro,
+    answer_weights,
+    best_thresholds,
+    binary_cross_entropy,
+    exact_match,
+)
 from ..train.parallel import is_first, part
 from .corpus import Corpus
 from .labels import class_counts, compare_with_chance, say_how_sure, shortened, warn_of_rare_classes
 from .model_folder import CLASSIFIER, Pretrained
 from .phases import MIN_STEPS, common_callbacks, precision_of, seed_everything, train_phases
+
+
+class Fitted(NamedTuple):
+    """A trained classifier that is not saved yet."""
+
+    model: TextClassifier
+    settings: dict[str, Any]  # the arguments it was built with
+    row: dict[str, float]  # the last row of numbers
+    thresholds: list[float] | None  # of several labels: the probability from which each is given
 
 
 def train_classifier(
@@ -44,42 +64,51 @@ def train_classifier(
     dropouts: Dropouts,
     out: Path,
     about: dict[str, Any],
-    scores: Mapping[str, float] | None = None,
+    *,
+    judged: Mapping[str, float] | None = None,
+    thresholds: list[float] | None = None,
 ) -> dict[str, float]:
     """Train on the labelled documents `chosen`, validate where the corpus has documents for it, save.
 
-    Returns the last row of numbers, `scores` in it: those of folds, where no document is left to validate on. `about` is
-    saved with the model.
+    Returns the last row of numbers. Where no document is left to validate on, `judged` are the scores of folds, which
+    go into that row, and `thresholds` theirs too. `about` is saved with the model.
     """
     labels, n_classes = corpus.store.labels, len(corpus.store.labels)
     valid_labels = corpus.valid_store.doc_labels[corpus.valid]
     n_train = class_counts(corpus.store.doc_labels[chosen], n_classes)
     warn_of_rare_classes(labels, n_train, class_counts(valid_labels, n_classes) if len(valid_labels) else None)
     if config.class_weights == "balanced":
-        told = zip(labels, class_weights(torch.from_numpy(n_train)).tolist(), strict=True)
-        log(f"class weights: {shortened([f'{label} {weight:.2f}' for label, weight in told])}")
-    model, settings, row = fit_classifier(corpus, chosen, config, lm, dropouts, out)
-    row |= scores or {}
+        told = [f"{label} {weight:.2f}" for label, weight in zip(labels, _weights(corpus, chosen), strict=True)]
+        log(f"class weights{' of a yes' if config.multi_label else ''}: {shortened(told)}")
+    fitted = fit_classifier(corpus, chosen, config, lm, dropouts, out)
+    row, thresholds = {**fitted.row, **(judged or {})}, thresholds or fitted.thresholds
     if len(valid_labels):
-        say_how_sure(row["accuracy"], int((valid_labels >= 0).sum()), int((corpus.store.doc_labels >= 0).sum()))
-        compare_with_chance(row["accuracy"], valid_labels)
+        share = row["exact_match" if config.multi_label else "accuracy"]
+        say_how_sure(share, int(is_labelled(valid_labels).sum()), int(is_labelled(corpus.store.doc_labels).sum()))
+        compare_with_chance(share, valid_labels)
     trained = {"task": "finetune", **about, "n_labels": len(chosen), "max_tokens": config.max_tokens}
     trained["results"] = finite_row(row)
     if is_first():
-        Pretrained(CLASSIFIER, model, lm.vocab, lm.recipe, settings, labels, trained).save_pretrained(out)
+        made = Pretrained(CLASSIFIER, fitted.model, lm.vocab, lm.recipe, fitted.settings, labels, trained)
+        made.thresholds = (thresholds or [0.5] * n_classes) if config.multi_label else None
+        made.save_pretrained(out)
     return row
+
+
+def _weights(corpus: Corpus, chosen: IntArray) -> list[float]:
+    """The weight of each class, of several labels that of a yes, as it is told."""
+    counts = torch.from_numpy(class_counts(corpus.store.doc_labels[chosen], len(corpus.store.labels)))
+    return (answer_weights(counts, len(chosen))[1] if corpus.store.multi_label else class_weights(counts)).tolist()
 
 
 def fit_classifier(
     corpus: Corpus, chosen: IntArray, config: FinetuneConfig, lm: Pretrained, dropouts: Dropouts, out: Path
-) -> tuple[TextClassifier, dict[str, Any], dict[str, float]]:
-    """Train on the documents `chosen` and validate on the corpus's, if it has any, with checkpoints in `out`.
-
-    Returns the model, the arguments it was built with and the last row of numbers.
-    """
+) -> Fitted:
+    """Train on the documents `chosen` and validate on the corpus's, if it has any, with checkpoints in `out`."""
+    n_classes = len(corpus.store.labels)
     settings = {
         **{name: lm.settings[name] for name in ("vocab_size", "emb_size", "hidden_size", "n_layers", "pad_id")},
-        "n_classes": len(corpus.store.labels),
+        "n_classes": n_classes,
         "bptt": config.bptt,
     }
     seed_everything(config.seed)  # again: `--stage all` is `--stage lm` and then `--stage classifier`
@@ -87,7 +116,10 @@ def fit_classifier(
     load_encoder(model, lm.model.state_dict())
     learn = classifier_learner(model, corpus, chosen, config)
     phases = classifier_phases(config, len(learn.groups))
-    return model, settings, train_phases(learn, phases, out, config, corpus, n_answers=len(corpus.store.labels))
+    n_answers = 2 if config.multi_label else n_classes
+    row = train_phases(learn, phases, out, config, corpus, n_answers=n_answers)
+    thresholds = tuned_thresholds(learn) if config.tune_thresholds and learn.valid_dl is not None else None
+    return Fitted(model, settings, row, thresholds)
 
 
 def classifier_learner(model: TextClassifier, corpus: Corpus, chosen: IntArray, config: FinetuneConfig) -> Learner:
@@ -99,35 +131,52 @@ def classifier_learner(model: TextClassifier, corpus: Corpus, chosen: IntArray, 
     batch_size = smaller_for_few(config.batch_size, len(chosen), min_steps=MIN_STEPS)
     if batch_size < config.batch_size:
         log(f"{len(chosen)} labelled documents are few: batches of {batch_size} instead of {config.batch_size}")
-    valid = corpus.valid[corpus.valid_store.doc_labels[corpus.valid] >= 0]
+    valid = corpus.valid[is_labelled(corpus.valid_store.doc_labels[corpus.valid])]
+    n_classes, several = len(corpus.store.labels), config.multi_label
     return Learner(
         model,
         ClassifierBatches(train_docs, chosen, batch_size=batch_size, shuffle=True, **shape),
         ClassifierBatches(valid_docs, valid, batch_size=config.batch_size, shuffle=False, **shape)
         if len(valid)
         else None,
-        loss_fn=F.cross_entropy,
+        loss_fn=binary_cross_entropy if several else F.cross_entropy,
         groups=classifier_groups(model),
-        metrics=[accuracy, counted_f1_macro(len(corpus.store.labels))],
+        metrics=[exact_match, *COUNTED] if several else [accuracy, counted_f1_macro(n_classes)],
         callbacks=[
-            *training_loss(config, corpus.store.doc_labels[chosen], len(corpus.store.labels)),
+            *training_loss(config, corpus.store.doc_labels[chosen], n_classes),
             *common_callbacks(precision_of(config, model)),
         ],
         device=pick_device(config.device),
     )
 
 
-def training_loss(config: FinetuneConfig, doc_labels: IntArray, n_classes: int) -> list[TrainingLoss]:
+def training_loss(config: FinetuneConfig, doc_labels: NDArray[Any], n_classes: int) -> list[TrainingLoss]:
     """What is back-propagated instead of the plain cross entropy, where an option asks for it.
 
-    doc_labels: (n,) of the documents that are learned from.
+    doc_labels: (n,), or (n, C) of several, of the documents that are learned from.
     """
     if config.class_weights == "none" and config.label_smoothing == 0:
         return []
-    weights = None
-    if config.class_weights == "balanced":
-        weights = class_weights(torch.from_numpy(class_counts(doc_labels, n_classes))).to(pick_device(config.device))
+    counts, device = torch.from_numpy(class_counts(doc_labels, n_classes)), pick_device(config.device)
+    if config.multi_label:
+        weights = answer_weights(counts, len(doc_labels)).to(device)
+        return [TrainingLoss(partial(binary_cross_entropy, weights=weights))]
+    weights = class_weights(counts).to(device) if config.class_weights == "balanced" else None
     return [TrainingLoss(partial(weighted_cross_entropy, weights=weights, label_smoothing=config.label_smoothing))]
+
+
+def tuned_thresholds(learn: Learner) -> list[float]:
+    """The thresholds with the best F1 of each class on the validation documents, all of which every process reads."""
+    dl: Any = learn.valid_dl
+    whole = ClassifierBatches(
+        dl.docs, dl.which, batch_size=len(dl.which), pad_id=dl.pad_id, max_tokens=dl.max_tokens, shuffle=False
+    )
+    pred, target = learn.predict(whole)
+    p = pred.float().sigmoid()
+    thresholds = best_thresholds(p, target)
+    before, after = (answer_f1_macro(answer_counts(p >= torch.tensor(t), target)) for t in (0.5, thresholds))
+    log(f"thresholds tuned: macro F1 {before:.3f} at 0.5, {after:.3f} at the best on these {len(p):,} documents (on others less)")  # fmt: skip
+    return thresholds
 
 
 def classifier_phases(config: FinetuneConfig, n_groups: int) -> list[Phase]:

@@ -15,15 +15,15 @@ from ..config import TokenizeConfig, TrainConfig
 from ..errors import ConfigError, SourceError, VocabMismatchError
 from ..options import flag_name, pick
 from ..text.batches import IntArray
+from ..text.labels import is_labelled
 from ..text.named import find_split, is_name
-from ..text.pieces import Columns
 from ..text.rules import Rules
 from ..text.source import Plan, join_plans, plan_files, without_labels
 from ..text.store import TokenStore, is_store
 from ..text.tokenizer import TokenizerRecipe
 from ..text.vocab import Vocab
-from .labels import check_classes
-from .tokenize import plan_source, source_name, store_fingerprint, tokenize_plan
+from .labels import check_classes, hint_separator
+from .tokenize import columns_of, plan_source, source_name, store_fingerprint, tokenize_plan
 
 DECIDES_IDS = ("lang", "rules", "vocab", "max_vocab", "min_freq")
 MAX_HELD_OUT = 2000  # documents: enough to tell a percent from another, few enough to be read after every epoch
@@ -71,7 +71,9 @@ def open_corpus(
     tokens = pick(TokenizeConfig, config)
     store = open_store(source, tokens, beside, labelled=labelled, unlabelled=unlabelled, custom_rules=custom_rules)
     if needs_labels:
-        check_classes(store.labels, int((store.doc_labels >= 0).sum()))
+        check_several(store, source, multi_label=tokens.multi_label)
+        check_classes(store.labels, int(is_labelled(store.doc_labels).sum()), multi_label=store.multi_label)
+        hint_separator(store.labels, store.doc_labels)
     valid_plan = _valid_plan(source, config, tokens)
     everything = np.arange(store.n_docs)
     if valid_plan is None:
@@ -93,7 +95,7 @@ def open_corpus(
             labels=labels,
             custom_rules=custom_rules,
         )
-    if needs_labels and not (valid_store.doc_labels >= 0).any():
+    if needs_labels and not is_labelled(valid_store.doc_labels).any():
         raise SourceError(
             f"the validation documents have no labels: expected a column {tokens.label_column!r}, or folders"
         )
@@ -102,6 +104,8 @@ def open_corpus(
             f"the validation documents have labels {', '.join(valid_store.labels)}, the training set has "
             f"{', '.join(store.labels) or 'none'}: give the texts they were made from"
         )
+    if needs_labels:
+        check_several(valid_store, f"--valid {config.valid}", multi_label=tokens.multi_label)
     return Corpus(store, everything, valid_store, np.arange(valid_store.n_docs))
 
 
@@ -170,7 +174,7 @@ def _valid_plan(source: str, config: TrainConfig, tokens: TokenizeConfig) -> Pla
             return TokenStore(config.valid)
         return plan_source(config.valid, tokens, splits=("valid",) if config.valid == source else ("train",))
     if is_name(source) and not Path(source).exists() and (files := find_split(source, "valid")):
-        return plan_files(files, Columns(tokens.text_column, tokens.label_column))
+        return plan_files(files, columns_of(tokens))
     return None
 
 
@@ -183,12 +187,19 @@ def check_same_vocab(store: TokenStore, vocab: Vocab, what: str) -> None:
         )
 
 
+def check_several(store: TokenStore, what: str, *, multi_label: bool) -> None:
+    """Raise `ConfigError` unless the documents of a store have one label each, or several, as is asked for."""
+    if store.labels and store.multi_label != multi_label:
+        found, mend = ("several labels", "add") if store.multi_label else ("one label", "tokenize it again with")
+        raise ConfigError(f"{what} is a token store with {found} a document: {mend} --multi-label")
+
+
 def hold_out(store: TokenStore, *, fraction: float, seed: int, labelled: bool) -> tuple[IntArray, IntArray]:
     """Split documents by chance into (train, valid), a pure function of the store and the seed.
 
     With `labelled` the valid ones are drawn from those that have a label. Raises `SourceError` where there are too few.
     """
-    candidates = np.flatnonzero(store.doc_labels >= 0) if labelled else np.arange(store.n_docs)
+    candidates = np.flatnonzero(is_labelled(store.doc_labels)) if labelled else np.arange(store.n_docs)
     if labelled and len(candidates) == 0:
         raise SourceError(
             f"{store.folder} has no labels: expected a column of labels (--label-column), or a folder for each"

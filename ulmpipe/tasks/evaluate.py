@@ -1,10 +1,12 @@
 """`ulmpipe evaluate MODEL SOURCE`: how good a model is on documents it has not seen."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from ..config import ReadConfig, TokenizeConfig
@@ -12,6 +14,7 @@ from ..errors import SourceError
 from ..models import LanguageModel
 from ..options import make_config
 from ..text.batches import ClassifierBatches, Docs, LMBatches
+from ..text.labels import is_labelled
 from ..text.rules import Rules
 from ..text.source import without_labels
 from ..text.store import TokenStore, is_store
@@ -27,7 +30,8 @@ from ..train import (
     perplexity,
 )
 from ..train.device import pick_device
-from .corpus import check_same_vocab, numbered_store, recipe_options
+from ..train.multi_label import answer_counts, answer_f1, answer_f1_macro, answer_f1_micro, binary_cross_entropy
+from .corpus import check_same_vocab, check_several, numbered_store, recipe_options
 from .model_folder import CLASSIFIER, Pretrained
 from .phases import language_model_loss
 from .tokenize import plan_source, source_name
@@ -48,6 +52,10 @@ class Evaluation:
     labels: list[str] | None = None
     perplexity: float | None = None
     n_quarantined: int = 0
+    f1_micro: float | None = None
+    exact_match: float | None = (
+        None  # of several labels: the share of documents whose labels are all right, as accuracy
+    )
 
 
 def evaluate(
@@ -73,8 +81,11 @@ def _open_source(
         store = TokenStore(source)
         check_same_vocab(store, pretrained.vocab, source)
         return store
-    plan = plan_source(source, config, splits=("test",))
     is_classifier = pretrained.kind == CLASSIFIER
+    if pretrained.multi_label:
+        separator = pretrained.trained["options"]["label_separator"]
+        config = replace(config, multi_label=True, label_separator=separator)
+    plan = plan_source(source, config, splits=("test",))
     return numbered_store(
         plan if is_classifier else without_labels(plan),
         f"{source_name(source)}-test",
@@ -109,16 +120,19 @@ def _evaluate_language_model(pretrained: Pretrained, store: TokenStore) -> Evalu
 
 
 def _evaluate_classifier(pretrained: Pretrained, store: TokenStore, source: str) -> Evaluation:
+    check_several(store, source, multi_label=pretrained.multi_label)
     if store.labels and store.labels != pretrained.labels:
         raise SourceError(
             f"{source} has labels {', '.join(store.labels)}, the model knows {', '.join(pretrained.labels)}"
         )
-    labelled = (store.doc_labels >= 0).nonzero()[0]
+    labelled = is_labelled(store.doc_labels).nonzero()[0]
     if len(labelled) == 0:
         raise SourceError(f"{source} has no labels: expected a column of labels (--label-column), or a folder for each")
     batches = classifier_batches(pretrained, Docs.from_store(store), labelled)
     learn = classifier_reader(pretrained)
     pred, target = learn.predict(batches)
+    if pretrained.multi_label:
+        return _evaluate_answers(pretrained, pred, target, len(store.manifest["quarantined"]))
     confusion = confusion_matrix(pred.argmax(-1), target, len(pretrained.labels))
     f1 = f1_scores(confusion)
     return Evaluation(
@@ -133,6 +147,24 @@ def _evaluate_classifier(pretrained: Pretrained, store: TokenStore, source: str)
     )
 
 
+def _evaluate_answers(pretrained: Pretrained, pred: Tensor, target: Tensor, n_quarantined: int) -> Evaluation:
+    """Of several labels a document, at the model's thresholds. pred: (N, C) logits, target: (N, C) 0 or 1."""
+    said = pretrained.probabilities(pred) >= torch.tensor(pretrained.thresholds)
+    counts = answer_counts(said, target)
+    exact = float((said == (target > 0)).all(dim=1).double().mean())
+    return Evaluation(
+        n=len(target),
+        loss=float(binary_cross_entropy(pred, target)),
+        accuracy=exact,
+        f1_macro=answer_f1_macro(counts),
+        f1=dict(zip(pretrained.labels, answer_f1(counts), strict=True)),
+        labels=pretrained.labels,
+        n_quarantined=n_quarantined,
+        f1_micro=answer_f1_micro(counts),
+        exact_match=exact,
+    )
+
+
 def classifier_batches(pretrained: Pretrained, docs: Docs, which: Any = None) -> ClassifierBatches:
     """Batches as the model saw them in training, longest first."""
     max_tokens = pretrained.trained["max_tokens"]
@@ -144,4 +176,9 @@ def classifier_batches(pretrained: Pretrained, docs: Docs, which: Any = None) ->
 def classifier_reader(pretrained: Pretrained) -> Learner:
     """A Learner that only predicts."""
     device = next(pretrained.model.parameters()).device
-    return Learner(pretrained.model, FixedBatches([]), loss_fn=F.cross_entropy, device=device)
+    return Learner(pretrained.model, FixedBatches([]), loss_fn=_no_loss, device=device)
+
+
+def _no_loss(pred: Tensor, target: Tensor) -> Tensor:
+    """What stands for the loss where targets mean nothing: texts that are predicted have none."""
+    return pred.new_zeros(())

@@ -27,7 +27,7 @@ from ..train.parallel import first_then_others, is_first, only_first
 from .classify import train_classifier
 from .corpus import Corpus, check_same_vocab, open_corpus
 from .folds import FOLDS_FOLDER, check_folds_finished, cross_validate, fold_parts, folds_begun, means, start_folds_over
-from .labels import choose_labelled
+from .labels import choose_labelled, strata
 from .model_folder import (
     BOX,
     CLASSIFIER,
@@ -51,7 +51,7 @@ class FinetuneResult:
     """What was reached; the fields of `finetune --json`. What belongs to a stage that did not run is None."""
 
     valid_loss: float  # of the classifier; after `--stage lm` of the language model
-    accuracy: float | None
+    accuracy: float | None  # with `--multi-label` the share of documents whose labels are all right
     f1_macro: float | None
     lm_valid_loss: float | None
     n_labels: int
@@ -63,6 +63,8 @@ class FinetuneResult:
     n_quarantined: int
     out: str
     folds: dict[str, Any] | None = None  # of `--folds`: each score's values, mean and standard deviation
+    exact_match: float | None = None  # with `--multi-label`: the same as accuracy, under its own name
+    f1_micro: float | None = None
 
 
 def finetune(
@@ -83,6 +85,7 @@ def finetune(
     classifier_dropouts = scaled_dropouts(CLASSIFIER_DROPOUTS, config.classifier_drop_mult)
     if config.stage != "lm" and config.batch_size < 2:
         raise ConfigError("--batch-size is 1, expected 2 or more: batch norm can't train on one document")
+    _check_multi_label(config)
     if config.folds is not None and config.valid is not None:
         raise ConfigError(
             "--folds judges by parts of SOURCE, expected no --valid: evaluate says how good the model is on it"
@@ -132,12 +135,12 @@ def finetune(
                 folds = cross_validate(corpus, chosen, config, lm, classifier_dropouts, out)
                 corpus = replace(corpus, valid_store=corpus.store, valid=np.empty(0, np.int64))  # all are learned from
                 about["folds"] = folds
-            scores = means(folds) if folds else None
-            row = train_classifier(corpus, chosen, config, lm, classifier_dropouts, out, about, scores)
+            found = {"judged": means(folds), "thresholds": folds.get("thresholds")} if folds else {}
+            row = train_classifier(corpus, chosen, config, lm, classifier_dropouts, out, about, **found)
         assert row is not None
         result = FinetuneResult(
             valid_loss=row["valid_loss"],
-            accuracy=row["accuracy"] if config.stage != "lm" else None,
+            accuracy=row.get("accuracy", row.get("exact_match")) if config.stage != "lm" else None,
             f1_macro=row["f1_macro"] if config.stage != "lm" else None,
             lm_valid_loss=lm_row["valid_loss"] if lm_row else None,
             n_labels=len(chosen),
@@ -149,9 +152,19 @@ def finetune(
             n_quarantined=corpus.n_quarantined,
             out=str(out if config.stage != "lm" else out / LM_FOLDER),
             folds=folds,
+            exact_match=row.get("exact_match"),
+            f1_micro=row.get("f1_micro"),
         )
         run.finish(asdict(result))
     return result
+
+
+def _check_multi_label(config: FinetuneConfig) -> None:
+    """Raise `ConfigError` for options that mean nothing with, or without, several labels a document."""
+    if config.multi_label and config.label_smoothing:
+        raise ConfigError("--label-smoothing is for one label a document, expected none with --multi-label")
+    if config.tune_thresholds and not config.multi_label:
+        raise ConfigError("--tune-thresholds is for several labels a document: add --multi-label, or leave it out")
 
 
 def _choose(corpus: Corpus, config: FinetuneConfig) -> IntArray:
@@ -161,7 +174,9 @@ def _choose(corpus: Corpus, config: FinetuneConfig) -> IntArray:
         which = np.arange(store.n_docs)
     chosen = choose_labelled(store.doc_labels, which, config.n_labels, config.seed)
     if config.folds is not None:
-        fold_parts(chosen, store.doc_labels[chosen], config.folds, config.seed)  # raises where there are too few
+        fold_parts(
+            chosen, strata(store.doc_labels[chosen]), config.folds, config.seed
+        )  # raises where there are too few
     return chosen
 
 

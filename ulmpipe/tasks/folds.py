@@ -30,6 +30,7 @@ from ..train.metrics import finite_row
 from ..train.parallel import is_first
 from .classify import fit_classifier
 from .corpus import Corpus
+from .labels import strata
 from .model_folder import Pretrained
 from .phases import MAY_CHANGE
 
@@ -61,12 +62,12 @@ def cross_validate(
     With `--resume` folds that are done are not done again. Raises `ConfigError` where they were of other options.
     """
     assert config.folds is not None
-    parts = fold_parts(chosen, corpus.store.doc_labels[chosen], config.folds, config.seed)
+    parts = fold_parts(chosen, strata(corpus.store.doc_labels[chosen]), config.folds, config.seed)
     options = {name: value for name, value in asdict(config).items() if name not in MAY_CHANGE}
     options["tokens"] = corpus.store.fingerprint
     folder = out / FOLDS_FOLDER
     numbers = range(1, config.folds + 1)
-    done = {number: _read_fold(path, options) for number in numbers if (path := folder / f"{number}.json").exists()}
+    done = {n: _read_fold(path, options) for n in numbers if (path := folder / f"{n}.json").exists()}
     for number, part in zip(numbers, parts, strict=True):
         if number in done:
             log(f"fold {number} of {config.folds} is done")
@@ -74,27 +75,30 @@ def cross_validate(
         learned_from = np.setdiff1d(chosen, part)
         log(f"fold {number} of {config.folds}: learns from {len(learned_from):,} documents, is judged by {len(part):,}")
         fold = replace(corpus, valid_store=corpus.store, valid=part)
-        _, _, row = fit_classifier(fold, learned_from, config, lm, dropouts, folder / str(number))
-        done[number] = {name: value for name, value in row.items() if name not in NO_SCORES}
+        fitted = fit_classifier(fold, learned_from, config, lm, dropouts, folder / str(number))
+        scores = {name: value for name, value in fitted.row.items() if name not in NO_SCORES}
+        done[number] = {"scores": finite_row(scores), "thresholds": fitted.thresholds}
         if is_first():
             said = {"fold": number, "n_train": len(learned_from), "n_valid": len(part), "options": options}
-            write_json(folder / f"{number}.json", {**said, "scores": finite_row(done[number])})
+            write_json(folder / f"{number}.json", said | done[number])
             shutil.rmtree(folder / str(number))  # its weights are of no use any more
-    found = summary([done[number] for number in numbers])
+    found = summary([done[number]["scores"] for number in numbers])
     say_spread(found)
+    if config.tune_thresholds:
+        found["thresholds"] = np.mean([done[number]["thresholds"] for number in numbers], axis=0).tolist()
     return found
 
 
-def _read_fold(path: Path, options: Mapping[str, Any]) -> dict[str, float]:
+def _read_fold(path: Path, options: Mapping[str, Any]) -> dict[str, Any]:
     saved = read_json(path)
     others = [name for name in options if options[name] != saved["options"].get(name)]
     if others:
         told = ", ".join(f"{name} {saved['options'].get(name)}, not {options[name]}" for name in others)
         raise ConfigError(f"{path} was begun with {told}: resume with the options it was begun with")
-    return {name: math.nan if value is None else value for name, value in saved["scores"].items()}
+    return saved
 
 
-def summary(rows: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+def summary(rows: Sequence[Mapping[str, float | None]]) -> dict[str, Any]:
     """Return of every score its values, `<name>_mean` and `<name>_std`, the standard deviation over folds (of a sample).
 
     >>> summary([{"accuracy": 0.5}, {"accuracy": 1.0}])
@@ -102,7 +106,7 @@ def summary(rows: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     for name in rows[0]:
-        values = [row[name] for row in rows]
+        values = [math.nan if (value := row[name]) is None else value for row in rows]
         found |= {name: values, f"{name}_mean": statistics.fmean(values), f"{name}_std": statistics.stdev(values)}
     return found
 
@@ -114,13 +118,14 @@ def means(folds: Mapping[str, Any]) -> dict[str, float]:
 
 def say_spread(folds: Mapping[str, Any]) -> None:
     """Log mean and spread of accuracy and macro F1, and warn where the accuracy is not to be trusted."""
-    n = len(folds["accuracy"])
-    for name, told in (("accuracy", "accuracy"), ("f1_macro", "macro F1")):
+    share = "exact_match" if "exact_match" in folds else "accuracy"  # the first of several labels a document
+    n = len(folds[share])
+    for name, told in ((share, share.replace("_", " ")), ("f1_macro", "macro F1")):
         each = " ".join(f"{value:.3f}" for value in folds[name])
         log(f"{n} folds: {told} {folds[f'{name}_mean']:.3f}, standard deviation {folds[f'{name}_std']:.3f} ({each})")
-    if (std := folds["accuracy_std"]) > UNSTEADY:
+    if (std := folds[f"{share}_std"]) > UNSTEADY:
         log(
-            f"warning: the accuracy differs much from fold to fold (standard deviation {std:.3f}, above {UNSTEADY}): its "
+            f"warning: the {share.replace('_', ' ')} differs much from fold to fold (standard deviation {std:.3f}, above {UNSTEADY}): its "
             f"mean may be off by {2 * std / math.sqrt(n):.2f}; more labelled documents would make it steadier"
         )
 

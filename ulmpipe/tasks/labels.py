@@ -5,12 +5,15 @@ Between the corpus and classify.py: everything here looks at labels and counts, 
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..console import log
 from ..errors import SourceError
 from ..text.batches import IntArray
+from ..text.labels import is_labelled
 
 FEW_DOCUMENTS = 5  # of a class to learn from: below it a class is hardly ever predicted
 MAX_CLASSES = 1000  # that a classifier of documents tells apart
@@ -20,13 +23,16 @@ FEW_LABELLED = 1000  # documents, below which folds are cheap enough to be recom
 MAX_SHOWN = 8  # classes that are named in a line of the log
 
 
-def check_classes(labels: Sequence[str], n_labelled: int) -> None:
-    """Raise `SourceError` where labels are no classes, but numbers to be foretold, or names of single documents."""
+def check_classes(labels: Sequence[str], n_labelled: int, *, multi_label: bool = False) -> None:
+    """Raise `SourceError` where labels are no classes, but numbers to be foretold, or names of single documents.
+
+    Of several labels a document there may be more than half as many as documents.
+    """
     if len(labels) > MAX_CLASSES:
         found = f"more than {MAX_CLASSES:,}"
     elif len(labels) > MAX_FRACTIONS and all(map(_is_number, labels)) and not all(map(_is_integer, labels)):
         found = "numbers"
-    elif n_labelled >= 20 and len(labels) > n_labelled / 2:
+    elif not multi_label and n_labelled >= 20 and len(labels) > n_labelled / 2:
         found = "nearly one for each"
     else:
         return
@@ -48,24 +54,49 @@ def _is_integer(label: str) -> bool:
     return label.strip().lstrip("+-").isdigit()
 
 
-def choose_labelled(doc_labels: IntArray, which: IntArray, n_labels: int | None, seed: int) -> IntArray:
+def hint_separator(labels: Sequence[str], doc_labels: NDArray[Any]) -> None:
+    """Say so where no document has several labels, and what separates them seems to be another character."""
+    if doc_labels.ndim == 1 or (doc_labels > 0).sum(axis=1).max() > 1:
+        return
+    for separator in ";,/":
+        if joined := [label for label in labels if separator in label]:
+            log(f"warning: no document has several labels, and {shortened(joined)} hold {separator!r}: --label-separator {separator!r} cuts them")  # fmt: skip
+            return
+
+
+def choose_labelled(doc_labels: NDArray[Any], which: IntArray, n_labels: int | None, seed: int) -> IntArray:
     """Documents of `which` that have a label; with `n_labels` so many of them, the classes in equal shares, by the seed.
 
-    Raises `SourceError` where there are fewer, or fewer than two classes.
+    doc_labels: (N,), or (N, C) of several. Raises `SourceError` where there are fewer, or fewer than two classes.
     """
-    labelled = which[doc_labels[which] >= 0]
-    classes = np.unique(doc_labels[labelled])
-    if len(classes) < 2:
+    labelled = which[is_labelled(doc_labels[which])]
+    of_class = strata(doc_labels[labelled])
+    n_classes = len(np.unique(of_class))
+    if n_classes < 2:
         raise SourceError(
-            f"{len(labelled)} labelled documents with {len(classes)} label: a classifier needs two labels at least"
+            f"{len(labelled)} labelled documents with {n_classes} label: a classifier needs two labels at least"
         )
     if n_labels is None:
         return labelled
-    if not len(classes) <= n_labels <= len(labelled):
+    if not n_classes <= n_labels <= len(labelled):
         raise SourceError(
-            f"--n-labels {n_labels}: expected from {len(classes)} (one a class) to {len(labelled)} (all there are)"
+            f"--n-labels {n_labels}: expected from {n_classes} (one a class) to {len(labelled)} (all there are)"
         )
-    return np.sort(deal(labelled, doc_labels[labelled], seed)[:n_labels])
+    return np.sort(deal(labelled, of_class, seed)[:n_labels])
+
+
+def strata(doc_labels: NDArray[Any]) -> IntArray:
+    """The class by which each document is dealt out, (n,): its own, or of several labels the rarest; C for none of them.
+
+    doc_labels: (n,), or (n, C) of several, of documents with labels. Sechidis et al. 2011 go by the rarest label too, and
+    count again after each document; at our sizes the plain form spreads as well.
+    """
+    if doc_labels.ndim == 1:
+        return doc_labels
+    n_classes = doc_labels.shape[1]
+    has = doc_labels > 0
+    how_often = np.where(has, has.sum(axis=0), len(doc_labels) + 1)  # (n, C)
+    return np.where(has.any(axis=1), how_often.argmin(axis=1), n_classes)
 
 
 def deal(documents: IntArray, classes: IntArray, seed: int) -> IntArray:
@@ -82,8 +113,10 @@ def deal(documents: IntArray, classes: IntArray, seed: int) -> IntArray:
     return documents[order[np.argsort(rank, kind="stable")]]
 
 
-def class_counts(doc_labels: IntArray, n_classes: int) -> IntArray:
-    """How many documents each class has, (C,); doc_labels: (n,), -1 where there is no label."""
+def class_counts(doc_labels: NDArray[Any], n_classes: int) -> IntArray:
+    """How many documents each class has, (C,); doc_labels: (n,), or (n, C) of several, -1 where there is no label."""
+    if doc_labels.ndim == 2:
+        return (doc_labels > 0).sum(axis=0)
     return np.bincount(doc_labels[doc_labels >= 0], minlength=n_classes)
 
 
@@ -110,12 +143,13 @@ def shortened(names: Sequence[str]) -> str:
     return ", ".join(names[:MAX_SHOWN]) + (f" and {len(names) - MAX_SHOWN} more" if len(names) > MAX_SHOWN else "")
 
 
-def compare_with_chance(accuracy: float, valid_labels: IntArray) -> None:
-    """Warn when a classifier is no better than one that always gives the most frequent label.
+def compare_with_chance(accuracy: float, valid_labels: NDArray[Any]) -> None:
+    """Warn when a classifier is no better than one that always gives the most frequent label, or set of labels.
 
-    valid_labels: (n,) of the validation documents, -1 where there is none.
+    valid_labels: (n,), or (n, C) of several, of the validation documents, -1 where there is none.
     """
-    share = np.bincount(valid_labels[valid_labels >= 0]).max() / (valid_labels >= 0).sum()
+    labelled = valid_labels[is_labelled(valid_labels)]
+    share = np.unique(labelled, axis=0, return_counts=True)[1].max() / len(labelled)
     if accuracy <= share:
         log(
             f"warning: accuracy {accuracy:.3f} is no better than always giving the most frequent label ({share:.3f}): "

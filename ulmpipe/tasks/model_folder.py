@@ -13,6 +13,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
+from torch import Tensor
 
 from ..durable import (
     MANIFEST,
@@ -58,6 +59,16 @@ class Pretrained:
     labels: list[str]
     trained: dict[str, Any]  # source, options and results of its training
     folder: str | None = None  # it was loaded from
+    thresholds: list[float] | None = None  # of several labels a document: the probability from which each is given
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether a document may have several labels, or none."""
+        return self.thresholds is not None
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """The probability of each label: (N, C) logits to (N, C), rows that sum to 1 unless there may be several."""
+        return logits.sigmoid() if self.multi_label else logits.softmax(-1)
 
     def save_pretrained(self, folder: Path | str, *, packed: bool = False) -> None:
         """Write the model folder; its files appear together, the manifest last. `packed` as in models/packed.py."""
@@ -71,6 +82,8 @@ class Pretrained:
             "vocab_sha256": self.vocab.sha256,
             "trained": self.trained,
         }
+        if self.multi_label:
+            config |= {"multi_label": True, "thresholds": self.thresholds}
         with publishing(folder, self.kind, FORMAT_VERSION) as stage:
             state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.model.state_dict().items()}
             write_bytes(stage / WEIGHTS_FILE, save(pack(state) if packed else state))
@@ -99,8 +112,11 @@ class Pretrained:
                 f"{folder}: the vocabulary has {len(vocab)} tokens, the model {config['settings']['vocab_size']}: restore {VOCAB_FILE}"
             )
         model.to(device).eval()
+        thresholds = config.get("thresholds") if config.get("multi_label") else None
+        if config.get("multi_label") and len(thresholds or []) != len(config["labels"]):
+            raise StoreError(f"{folder / CONFIG_FILE} lacks a threshold for each label: restore it from a copy")
         rest = {name: config[name] for name in ("recipe", "settings", "labels", "trained")}
-        return cls(kind=config["kind"], model=model, vocab=vocab, folder=str(folder), **rest)
+        return cls(kind=config["kind"], model=model, vocab=vocab, folder=str(folder), thresholds=thresholds, **rest)
 
     def tokenizer(self, rules: Rules | None = None) -> Tokenizer:
         """The tokenizer it was trained with; `rules` must be given where they were a user's own."""

@@ -1,7 +1,7 @@
 """`ulmpipe predict MODEL [TEXT ...|-]`: labels with probabilities for texts."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +20,17 @@ CHUNK_TEXTS = 1024  # texts that are predicted together: bounds memory however m
 
 @dataclass(frozen=True)
 class Prediction:
-    """The label of a text and the probability of each; a line of `predict --json`."""
+    """The label of a text and the probability of each; a line of `predict --json`.
+
+    `labels` is that label; of a model that gives several all those at or above their thresholds, by falling probability,
+    or none. `label` is the most probable one, whatever its threshold.
+    """
 
     label: str
     probability: float
     probabilities: dict[str, float]
     text: str
+    labels: list[str] = field(default_factory=list)
 
 
 def predict(
@@ -63,8 +68,17 @@ def _predict_chunk(model: Pretrained, tokenize: Callable[[str], list[str]], text
     batches = classifier_batches(model, docs)
     logits, _ = classifier_reader(model).predict(batches)
     order = np.concatenate(batches.epoch_order(0))  # batches go by length; back to the order of the texts
-    probabilities = logits.softmax(-1).numpy()[np.argsort(order)]
+    probabilities = model.probabilities(logits).numpy()[np.argsort(order)]
     for text, row in zip(texts, probabilities.tolist(), strict=True):
-        best = int(np.argmax(row))
-        named = {label: round(p, 6) for label, p in zip(model.labels, row, strict=True)}
-        yield Prediction(model.labels[best], named[model.labels[best]], named, text)
+        yield to_prediction(model, text, row)
+
+
+def to_prediction(model: Pretrained, text: str, probabilities: list[float]) -> Prediction:
+    """What is said of a text, from the probability of each of the model's labels."""
+    falling = sorted(zip(model.labels, probabilities, strict=True), key=lambda pair: -pair[1])
+    labels = [falling[0][0]]
+    if model.thresholds is not None:
+        threshold = dict(zip(model.labels, model.thresholds, strict=True))
+        labels = [label for label, p in falling if p >= threshold[label]]
+    named = {label: round(p, 6) for label, p in zip(model.labels, probabilities, strict=True)}
+    return Prediction(falling[0][0], named[falling[0][0]], named, text, labels)

@@ -79,6 +79,13 @@ def source_name(source: str) -> str:
     return Path(source).resolve().name.split(".")[0] or "corpus"
 
 
+def columns_of(config: TokenizeConfig) -> Columns:
+    """The columns that a config names. Raises `ConfigError` for a separator of labels that is none."""
+    if config.multi_label and not config.label_separator.strip(" "):
+        raise ConfigError(f"--label-separator is {config.label_separator!r}, expected a character such as | or ;")
+    return Columns(config.text_column, config.label_column, config.label_separator if config.multi_label else None)
+
+
 def plan_source(
     source: str,
     config: TokenizeConfig,
@@ -90,7 +97,7 @@ def plan_source(
 
     Raises `SourceError` that says what was looked for.
     """
-    columns = Columns(config.text_column, config.label_column)
+    columns = columns_of(config)
     path = Path(source)
     if is_store(path):
         raise SourceError(f"{source} is a token store already, expected texts")
@@ -157,7 +164,7 @@ def tokenize_plan(
             Job(
                 str(stage),
                 recipe,
-                Columns(config.text_column, config.label_column),
+                columns_of(config),
                 read,
                 engine=config.engine,
                 verify=config.verify,
@@ -181,7 +188,9 @@ def tokenize_plan(
                 f"found labels {', '.join(sorted(unknown)[:5])}, which the training set has not: it has {known}"
             )
         shards = _number_units(stage, len(records), label_order, config)
-        manifest = _make_manifest(stage, records, shards, vocab, label_order, recipe, fingerprint)
+        manifest = _make_manifest(
+            stage, records, shards, vocab, label_order, recipe, fingerprint, multi_label=config.multi_label
+        )
         if config.tables is not None:
             _remember(stage, recipe, Path(config.tables))
         _publish(stage, out, manifest)
@@ -219,7 +228,7 @@ def store_fingerprint(
         "units": [[(p.name, p.begin, p.end, p.label, p.has_label) for p in unit] for unit in plan.units],
         "recipe": recipe.to_json(),
         "read": read and function_name(read),
-        "columns": [config.text_column, config.label_column],
+        "columns": [config.text_column, config.label_column, *([config.label_separator] if config.multi_label else [])],
         "vocab": vocab.sha256 if vocab else [config.max_vocab, config.min_freq],
         "labels": list(labels) if labels is not None else None,
     }
@@ -250,7 +259,7 @@ def _tokenize_units(plan: Plan, job: Job, config: TokenizeConfig) -> list[UnitRe
 
 def _number_units(stage: Path, n_units: int, labels: list[str], config: TokenizeConfig) -> list[dict[str, Any]]:
     """Pass 2; what the manifest says of each shard, in order."""
-    calls = ((index, str(stage), str(stage / VOCAB_FILE), labels) for index in range(n_units))
+    calls = ((index, str(stage), str(stage / VOCAB_FILE), labels, columns_of(config)) for index in range(n_units))
     shards = run_units(number_unit, calls, workers=n_workers(config, n_units))
     return sorted(shards, key=lambda shard: shard["index"])
 
@@ -263,10 +272,12 @@ def _make_manifest(
     labels: list[str],
     recipe: TokenizerRecipe,
     fingerprint: str,
+    *,
+    multi_label: bool,
 ) -> dict[str, Any]:
     """Write the small files beside the shards and describe all of them."""
     names = [shard_name(shard["index"]) for shard in shards]
-    for name, value in datasets_files(names, len(vocab), labels, fingerprint).items():
+    for name, value in datasets_files(names, len(vocab), labels, fingerprint, multi_label=multi_label).items():
         write_json(stage / name, value)
     keep = ("rows", "tokens", "bytes", "sha256")
     files = {name: {key: shard[key] for key in keep} for name, shard in zip(names, shards, strict=True)}
@@ -277,6 +288,7 @@ def _make_manifest(
         "fingerprint": fingerprint,
         "recipe": recipe.to_json(),
         "labels": labels,
+        **({"multi_label": True} if multi_label and labels else {}),
         "n_docs": sum(record.n_docs for record in records),
         "n_tokens": sum(record.n_tokens for record in records),
         "n_unknown": sum(shard["n_unknown"] for shard in shards),

@@ -27,9 +27,9 @@ IntArray = NDArray[np.int64]
 
 
 class Docs:
-    """Documents by number: where each lies (`segments`, `segment`, `begin`), its `lengths` and `labels`, all (N,)."""
+    """Documents by number: where each lies (`segments`, `segment`, `begin`), its `lengths`, all (N,), and `labels` (labels.py)."""
 
-    def __init__(self, arrays: Sequence[NDArray[Any]], offsets: Sequence[IntArray], labels: IntArray):
+    def __init__(self, arrays: Sequence[NDArray[Any]], offsets: Sequence[IntArray], labels: NDArray[Any]):
         self.segments = TypedList(arrays) if arrays else TypedList([np.zeros(0, np.int32)])
         self.segment = np.repeat(np.arange(len(arrays)), [len(o) - 1 for o in offsets])
         self.begin: IntArray = np.concatenate([np.zeros(0, np.int64), *(o[:-1] for o in offsets)])

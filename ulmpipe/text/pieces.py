@@ -74,6 +74,7 @@ class Columns:
 
     text: str = "text"
     label: str = "label"  # may be absent under this default name; a user's own choice must be there
+    separator: str | None = None  # between the labels of a document that may have several; None: it has one
 
 
 def split_suffixes(path: Path) -> tuple[str, str]:

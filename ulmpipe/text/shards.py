@@ -26,6 +26,7 @@ from ..durable import describe_file, fsync_file
 from ..errors import EngineMismatchError, UlmpipeError
 from ..lean import for_tokens_only, is_for_tokens_only
 from .documents import Texts, read_texts
+from .labels import label_names
 from .pieces import Columns, Quarantined, ReadFunction
 from .source import Unit
 from .store import ids_dtype, shard_name, shard_schema
@@ -138,7 +139,7 @@ def tokenize_unit(index: int, unit: Unit, job: Job) -> UnitRecord:
             record.n_docs += len(found)
             record.n_tokens += len(encoded.ids)
             record.n_bytes += int(found.offsets[-1])
-            record.labels |= {label for label in found.labels if label is not None}
+            record.labels |= {name for label in found.labels for name in label_names(label, job.columns)}
         counts = writer.finish()
     record.n_chunks, record.n_fallback = engine.counts["n_chunks"], engine.counts["n_fallback"]
     _write_counts(Path(job.stage) / f"unit-{index:05d}.counts.arrow", engine.itos, counts)
@@ -265,7 +266,7 @@ def _vocab(path: str) -> "tuple[Vocab, pa.Array]":
     return vocab, pa.array(vocab.itos, pa.string())
 
 
-def number_unit(index: int, stage: str, vocab_path: str, labels: list[str]) -> dict[str, Any]:
+def number_unit(index: int, stage: str, vocab_path: str, labels: list[str], columns: Columns) -> dict[str, Any]:
     """Write `shard-<index>.arrow` from a tokenized unit; returns the manifest's lines on it."""
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -277,8 +278,7 @@ def number_unit(index: int, stage: str, vocab_path: str, labels: list[str]) -> d
     unit_ids = counts["id"].to_numpy()
     remap = np.zeros(unit_ids.max(initial=0) + 1, ids_dtype(len(vocab)))  # the engine's ids -> the vocabulary's
     remap[unit_ids] = numbers
-    schema = shard_schema(len(vocab), has_labels=bool(labels))
-    label_ids = {label: i for i, label in enumerate(labels)}
+    schema = shard_schema(len(vocab), has_labels=bool(labels), multi_label=columns.separator is not None)
     path = Path(stage) / shard_name(index)
     n_rows = n_tokens = n_unknown = 0
     with (
@@ -288,14 +288,25 @@ def number_unit(index: int, stage: str, vocab_path: str, labels: list[str]) -> d
     ):
         for batch in pa.ipc.open_stream(mapped):
             ids = remap[batch.column("ids").values.to_numpy()]
-            columns = [pa.ListArray.from_arrays(batch.column("ids").offsets, pa.array(ids))]
+            arrays = [pa.ListArray.from_arrays(batch.column("ids").offsets, pa.array(ids))]
             if labels:
-                columns.append(pa.array([label_ids.get(v, -1) for v in batch.column("label").to_pylist()], pa.int64()))
-            stream.write_batch(pa.record_batch([*columns, batch.column("source")], schema=schema))
+                arrays.append(_number_labels(batch.column("label"), labels, columns))
+            stream.write_batch(pa.record_batch([*arrays, batch.column("source")], schema=schema))
             n_rows, n_tokens = n_rows + batch.num_rows, n_tokens + len(ids)
             n_unknown += int((ids == vocab.unk_id).sum())
     fsync_file(path)
     return {"index": index, "n_unknown": n_unknown, "rows": n_rows, "tokens": n_tokens} | describe_file(path)
+
+
+def _number_labels(column: "pa.Array", labels: list[str], columns: Columns) -> "pa.Array":
+    """The label of each document by its place in `labels`, -1 for none; of several the places, rising, null for none."""
+    import pyarrow as pa
+
+    place = {label: i for i, label in enumerate(labels)}
+    if columns.separator is None:
+        return pa.array([place.get(label, -1) for label in column.to_pylist()], pa.int64())
+    several = [v if v is None else sorted(place[n] for n in label_names(v, columns)) for v in column.to_pylist()]
+    return pa.array(several, pa.list_(pa.int64()))
 
 
 def _read_all(path: Path) -> "pa.Table":

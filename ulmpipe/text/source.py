@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import SourceError
+from .labels import read_label
 from .pieces import (
     ARTICLE_TITLE,
     COMPRESSIONS,
@@ -197,7 +198,13 @@ def plan_folder(
     if beside and len(beside) < len(texts):
         notes.append(f"sub-folders are no labels: {beside[0]} lies in none")
     pieces = [
-        Piece(path, name, "file", os.stat(path).st_size, label=name.split("/")[0] if labelled else None)
+        Piece(
+            path,
+            name,
+            "file",
+            os.stat(path).st_size,
+            label=read_label(name.split("/")[0], columns or Columns()) if labelled else None,
+        )
         for name, path in texts
     ]
     return Plan(tuple(group_pieces(pieces, unit_bytes)), tuple(texts), tuple(notes))

@@ -3,7 +3,7 @@
     shard-00000.arrow ...  vocab.json  manifest.json   and two small files for `datasets.load_from_disk`
 
 Columns: `ids` (list of uint16, or int32 where the vocabulary needs it), `label` (where there are labels; -1 where a
-document has none), `source`. A reader gets NumPy arrays that lie in the mapped files. Arrow streams do not notice a cut
+document has none; lists, and null, where it may have several), `source`. A reader gets NumPy arrays that lie in the mapped files. Arrow streams do not notice a cut
 tail and no format here notices a flipped bit, so sizes are checked whenever a store is opened and digests by `verify`.
 """
 
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ..durable import MANIFEST, check_files, check_keys, read_manifest
 from ..errors import StoreError
+from .labels import label_matrix
 from .vocab import VOCAB_FILE, Vocab
 
 if TYPE_CHECKING:
@@ -39,22 +40,25 @@ def shard_name(index: int) -> str:
     return f"shard-{index:05d}.arrow"
 
 
-def shard_schema(vocab_size: int, *, has_labels: bool) -> "pa.Schema":
+def shard_schema(vocab_size: int, *, has_labels: bool, multi_label: bool = False) -> "pa.Schema":
     """The columns of every shard of a store."""
     import pyarrow as pa
 
     fields = [pa.field("ids", pa.list_(pa.from_numpy_dtype(ids_dtype(vocab_size))))]
     if has_labels:
-        fields.append(pa.field("label", pa.int64()))
+        fields.append(pa.field("label", pa.list_(pa.int64()) if multi_label else pa.int64()))
     return pa.schema([*fields, pa.field("source", pa.string())])
 
 
-def datasets_files(shards: Sequence[str], vocab_size: int, labels: Sequence[str], fingerprint: str) -> dict[str, Any]:
+def datasets_files(
+    shards: Sequence[str], vocab_size: int, labels: Sequence[str], fingerprint: str, *, multi_label: bool = False
+) -> dict[str, Any]:
     """The two JSON files with which `datasets.load_from_disk` opens the folder as it stands."""
     dtype = np.dtype(ids_dtype(vocab_size)).name
     features: dict[str, Any] = {"ids": {"feature": {"dtype": dtype, "_type": "Value"}, "_type": "List"}}
     if labels:
-        features["label"] = {"names": list(labels), "_type": "ClassLabel"}
+        one = {"names": list(labels), "_type": "ClassLabel"}
+        features["label"] = {"feature": one, "_type": "List"} if multi_label else one
     features["source"] = {"dtype": "string", "_type": "Value"}
     state = {
         "_data_files": [{"filename": name} for name in shards],
@@ -74,7 +78,7 @@ class Segment:
 
     ids: NDArray[Any]  # (n_tokens,) uint16 or int32, read-only
     offsets: NDArray[np.int64]  # (n_docs + 1,)
-    labels: NDArray[np.int64]  # (n_docs,) -1 where there is none
+    labels: NDArray[Any]  # (n_docs,) int64, or (n_docs, C) int8 of several: see labels.py
 
 
 class TokenStore:
@@ -87,6 +91,7 @@ class TokenStore:
         check_keys(self.manifest, PARTS, self.folder / MANIFEST)
         check_files(self.folder, self.manifest)
         self.labels: list[str] = self.manifest["labels"]
+        self.multi_label: bool = self.manifest.get("multi_label", False)
         self.n_docs: int = self.manifest["n_docs"]
         self.n_tokens: int = self.manifest["n_tokens"]
         self.fingerprint: str = self.manifest["fingerprint"]
@@ -113,23 +118,25 @@ class TokenStore:
                 batches = list(pa.ipc.open_stream(mapped))
             for batch in batches:
                 batch.validate(full=True)
-                if batch.schema != shard_schema(len(self.vocab), has_labels=bool(self.labels)):
+                if batch.schema != shard_schema(
+                    len(self.vocab), has_labels=bool(self.labels), multi_label=self.multi_label
+                ):
                     raise ValueError(f"its columns are {', '.join(batch.schema.names)}")
+            segments = [_segment(batch, len(self.labels)) for batch in batches]
         except (pa.ArrowException, OSError, ValueError) as err:
             raise StoreError(f"{self.folder / name} is damaged: {err}. Tokenize again") from err
-        segments = [_segment(batch) for batch in batches]
         largest = max((int(s.ids.max()) for s in segments if len(s.ids)), default=0)
         if largest >= len(self.vocab) or any(len(s.ids) and int(s.ids.min()) < 0 for s in segments):
             raise StoreError(f"{self.folder / name} holds ids outside the vocabulary ({largest}): tokenize again")
-        if any(len(s.labels) and s.labels.max() >= max(1, len(self.labels)) for s in segments):
+        if any(s.labels.ndim == 1 and len(s.labels) and s.labels.max() >= max(1, len(self.labels)) for s in segments):
             raise StoreError(f"{self.folder / name} holds labels outside {self.labels}: tokenize again")
         if sum(len(s.offsets) - 1 for s in segments) != self.manifest["files"][name]["rows"]:
             raise StoreError(f"{self.folder / name} has lost rows: tokenize again")
         return segments
 
     @cached_property
-    def doc_labels(self) -> NDArray[np.int64]:
-        """(n_docs,) the label of each document, -1 where it has none."""
+    def doc_labels(self) -> NDArray[Any]:
+        """(n_docs,) int64, the label of each document, -1 where it has none; of several (n_docs, C) int8, see labels.py."""
         return np.concatenate([s.labels for s in self.segments] or [np.empty(0, np.int64)])
 
     @cached_property
@@ -148,15 +155,19 @@ class TokenStore:
         raise IndexError(index)
 
 
-def _segment(batch: "pa.RecordBatch") -> Segment:
+def _segment(batch: "pa.RecordBatch", n_classes: int) -> Segment:
     """Views into a record batch; nothing is copied but the offsets, which become int64."""
     column = batch.column("ids")
     offsets = np.asarray(column.offsets, dtype=np.int64)
     ids = column.values.to_numpy(zero_copy_only=True)
-    if "label" in batch.schema.names:
-        labels = batch.column("label").to_numpy(zero_copy_only=False)
-    else:
+    if "label" not in batch.schema.names:
         labels = np.full(batch.num_rows, -1)
+    elif (several := batch.column("label")).type != "int64":
+        is_null = several.is_null().to_numpy(zero_copy_only=False)
+        values = several.values.to_numpy(zero_copy_only=False)
+        return Segment(ids, offsets, label_matrix(values, np.asarray(several.offsets, np.int64), is_null, n_classes))
+    else:
+        labels = several.to_numpy(zero_copy_only=False)
     return Segment(ids, offsets, labels.astype(np.int64))
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import SourceError
+from .labels import read_label
 from .pieces import UNREADABLE, Columns, Document, Piece, Quarantined, byte_lines, decode, open_bytes
 
 if TYPE_CHECKING:
@@ -23,20 +24,14 @@ ROWS_A_BATCH = 1024  # of a parquet file: a row group can hold a whole corpus
 csv.field_size_limit(1 << 30)  # Python's default of 128 kB is less than a long review
 
 
-def label_value(value: object) -> str | None:
-    """A label as it is stored: a string. Nothing, an empty string and NaN are no label; 1.0 is 1.
-
-    A column of integers with gaps comes as floats from pandas, hence the last two.
-    """
-    if value is None or value == "" or value != value:
-        return None
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-
-
 def class_names(schema: "pa.Schema", column: str) -> list[str]:
-    """The names that `datasets` has put into a schema for the numbers of a ClassLabel column; [] where it has not."""
+    """The names that `datasets` has put into a schema for the numbers of a ClassLabel column, or one of lists of them.
+
+    [] where it has not.
+    """
     try:
         feature = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"][column]
+        feature = feature.get("feature", feature)
         return list(feature["names"]) if feature["_type"] == "ClassLabel" else []
     except (KeyError, TypeError, ValueError):
         return []
@@ -96,7 +91,7 @@ def read_csv(piece: Piece, columns: Columns) -> Iterator[Document | Quarantined]
     header = csv_header(piece)
     check_columns(piece, columns, header)
     text_at = header.index(columns.text)
-    label_at = header.index(columns.label) if columns.label in header else None
+    label_at = header.index(columns.label) if columns.label in header and piece.has_label else None
     for row, (begin, _, fields) in enumerate(csv_records(piece), start=piece.first_row):
         if row == 0 or not fields:  # the header, an empty line
             continue
@@ -108,7 +103,9 @@ def read_csv(piece: Piece, columns: Columns) -> Iterator[Document | Quarantined]
                 begin,
             )
         else:
-            yield Document(fields[text_at], label_value(fields[label_at]) if label_at is not None else None, source)
+            yield Document(
+                fields[text_at], read_label(fields[label_at], columns) if label_at is not None else None, source
+            )
 
 
 def read_jsonl(piece: Piece, columns: Columns) -> Iterator[Document | Quarantined]:
@@ -129,7 +126,8 @@ def read_jsonl(piece: Piece, columns: Columns) -> Iterator[Document | Quarantine
         if not isinstance(text, str | None):
             yield Quarantined(source, f"{columns.text!r} holds {type(text).__name__}, expected a string", offset)
         else:
-            yield Document(text or "", label_value(row.get(columns.label)), source)
+            label = row.get(columns.label) if piece.has_label else None
+            yield Document(text or "", read_label(label, columns), source)
 
 
 def arrow_batches(piece: Piece) -> Iterator["pa.RecordBatch"]:
@@ -281,7 +279,7 @@ def _text_columns(piece: Piece, columns: Columns) -> Iterator[tuple[range, "pa.L
         raise SourceError(
             f"{piece.path}: column {columns.text!r} holds {text_type}, expected strings: name another with --text-column"
         )
-    names = [columns.text, *([columns.label] if columns.label in schema.names else [])]
+    names = [columns.text, *([columns.label] if columns.label in schema.names and piece.has_label else [])]
     classes = class_names(schema, columns.label)
     for first, batch in _row_batches(piece, names):
         if first >= (piece.end or 0):
@@ -291,9 +289,16 @@ def _text_columns(piece: Piece, columns: Columns) -> Iterator[tuple[range, "pa.L
             rows = batch.slice(begin, end - begin)
             labels = rows.column(columns.label).to_pylist() if columns.label in names[1:] else [None] * rows.num_rows
             if classes:  # -1 is the hub's "unlabelled"
-                labels = [classes[n] if n is not None and 0 <= n < len(classes) else None for n in labels]
+                labels = [_named(n, classes) for n in labels]
             texts = rows.column(columns.text).cast(value_type).cast(pa.large_binary()).fill_null(b"")
-            yield range(first + begin, first + end), texts, [label_value(label) for label in labels]
+            yield range(first + begin, first + end), texts, [read_label(label, columns) for label in labels]
+
+
+def _named(label: int | list[int] | None, classes: list[str]) -> str | list[str] | None:
+    """The name of a ClassLabel's number, or the names of several."""
+    if isinstance(label, list):
+        return [classes[n] for n in label if n is not None and 0 <= n < len(classes)]
+    return classes[label] if label is not None and 0 <= label < len(classes) else None
 
 
 def check_source(piece: Piece, columns: Columns) -> None:

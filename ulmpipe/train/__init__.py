@@ -4,8 +4,8 @@
     params.py      parameter groups, freezing           learner.py    the loop itself
     schedule.py    learning rates over a fit            regularize.py AR, TAR, clipping, carried state
     precision.py   autocast and fp16                    guard.py      a loss that is no number
-    losses.py      class weights, label smoothing       metrics.py    numbers, the history
-    progress.py    what is seen while it runs
+    losses.py      class weights, label smoothing       multi_label.py several labels a document
+    metrics.py     numbers, the history                 progress.py   what is seen while it runs
     checkpoint.py  save and resume                      interrupt.py  Ctrl-C and SIGTERM
     lr_find.py     a learning rate to begin with        phases.py     one cycle after another, resumed
     device.py      CPU or GPU                           memory.py     malloc, told to reuse
