@@ -42,9 +42,9 @@ class Tagged:
     """A classifier that gives several labels, and documents it has not seen."""
 
     def __init__(self, trained: Trained, folder: Path):
-        self.train, self.test = (write_csv(folder / f"{name}.csv", make_tagged(n, s)) for name, n, s in (("train", 240, 0), ("test", 60, 1)))  # fmt: skip
+        self.train, self.test = (write_csv(folder / f"{name}.csv", make_tagged(n, s)) for name, n, s in (("train", 600, 0), ("test", 60, 1)))  # fmt: skip
         self.lm, self.clf = trained.lm, folder / "clf"
-        options = {**TINY_CLASSIFIER, "epochs": 5, "multi_label": True, "tune_thresholds": True}
+        options = {**TINY_CLASSIFIER, "epochs": 10, "unfrozen_lr": 1e-2, "multi_label": True, "tune_thresholds": True}
         self.result: FinetuneResult = finetune(self.train, self.clf, from_model=str(trained.lm), **options)
 
 
@@ -55,7 +55,7 @@ def tagged(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Tagged
 
 def test_several_labels_are_learned(tagged: Tagged):
     result = tagged.result
-    assert result.labels == ["blame", "praise"] and result.n_labels == 216
+    assert result.labels == ["blame", "praise"] and result.n_labels == 540
     assert result.accuracy == result.exact_match is not None and result.exact_match > 0.7
     assert result.f1_macro is not None and result.f1_macro > 0.8 and result.f1_micro is not None and result.f1_micro > 0.8  # fmt: skip
     rows = [json.loads(line) for line in (tagged.clf / "metrics.jsonl").read_text().splitlines()]
@@ -107,8 +107,7 @@ def test_predictions_are_the_labels_above_their_thresholds(tagged: Tagged):
     model = Pretrained.from_pretrained(tagged.clf)
     text = "The plot was superb, joyful. The cast was awful, dull."
     (comp,) = predict(model, [text])
-    logits = model.model(torch.tensor([model.vocab.encode(model.tokenizer().tokenize(text))]), torch.tensor([100]))
-    assert set(comp.probabilities) == {"blame", "praise"} and logits.shape == (1, 2)
+    assert set(comp.probabilities) == {"blame", "praise"}
     assert comp.probability == max(comp.probabilities.values()) == comp.probabilities[comp.label]
     for thresholds, ref in (([0.0, 0.0], 2), ([1.1, 0.0], 1), ([1.1, 1.1], 0)):
         model.thresholds = thresholds
