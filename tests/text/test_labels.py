@@ -137,10 +137,8 @@ def test_lists_are_refused_without_multi_label(tmp_path: Path, form: str):
 
 def test_other_separator_makes_other_labels_and_another_fingerprint(tmp_path: Path):
     (tmp_path / "a.csv").write_text("text,label\none,a;b\ntwo,a\n")
-    stores = [
-        TokenStore(tokenize(tmp_path / "a.csv", tmp_path / f"out{i}", workers=1, **options).out)
-        for i, options in enumerate([{}, {"multi_label": True}, {"multi_label": True, "label_separator": ";"}])
-    ]
+    given: list[dict[str, Any]] = [{}, {"multi_label": True}, {"multi_label": True, "label_separator": ";"}]
+    stores = [TokenStore(tokenize(tmp_path / "a.csv", tmp_path / f"out{i}", workers=1, **options).out) for i, options in enumerate(given)]  # fmt: skip
     assert [store.labels for store in stores] == [["a", "a;b"], ["a", "a;b"], ["a", "b"]]
     assert len({store.fingerprint for store in stores}) == 3
     assert [store.manifest.get("multi_label") for store in stores] == [None, True, True]
