@@ -28,8 +28,8 @@ from bench.baselines import read
 from bench.command import about_model, classify, classify_command, run_words
 from ulmpipe.config import FinetuneConfig
 from ulmpipe.console import log
-from ulmpipe.tasks.classify import choose_labelled
 from ulmpipe.tasks.corpus import hold_out
+from ulmpipe.tasks.labels import choose_labelled
 from ulmpipe.text.batches import IntArray
 
 NAME = "label_efficiency"

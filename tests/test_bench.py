@@ -13,8 +13,8 @@ from bench.baselines import read
 from bench.label_efficiency import asked, curve, labelled_rows, plot
 from bench.report import ablation_table, accuracy_table, labels_table
 from ulmpipe.config import FinetuneConfig
-from ulmpipe.tasks.classify import choose_labelled
 from ulmpipe.tasks.corpus import open_corpus
+from ulmpipe.tasks.labels import choose_labelled
 from ulmpipe.text.tokenizer import Tokenizer, TokenizerRecipe
 
 
