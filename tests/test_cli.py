@@ -64,7 +64,7 @@ def test_predict_json_is_a_line_a_text(cli: Cli, trained: Trained):
     found = [json.loads(line) for line in ended.out.splitlines()]
     assert ended.code == 0 and [one["text"] for one in found] == texts
     assert [one["label"] for one in found] == ["pos", "neg"]
-    assert found[0].keys() == {"label", "probability", "probabilities", "text"}
+    assert found[0].keys() == {"label", "probability", "probabilities", "text", "labels"}
 
 
 @pytest.mark.parametrize("args", [[], ["-"]])
