@@ -25,6 +25,16 @@ print(info.__module__)"""
     assert done.stdout.splitlines() == ["[] ['it', \"'s\"]", "spacy.cli.info"], done.stderr
 
 
+def test_process_that_predicts_has_torch_and_a_spacy_without_it():
+    code = """
+import sys
+from ulmpipe.lean import prepare_to_predict
+prepare_to_predict(with_spacy=True)
+import gc, torch, thinc.compat
+print(thinc.compat.has_torch, torch.ones(2).sum().item(), gc.isenabled(), sys.modules["torch"] is torch)"""
+    assert run(code).stdout.strip() == "False 2.0 True True"
+
+
 def test_other_processes_are_left_alone():
     code = """
 import sys

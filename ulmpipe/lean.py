@@ -39,6 +39,15 @@ def import_spacy() -> ModuleType:
     return spacy
 
 
+def prepare_to_predict(*, with_spacy: bool) -> None:
+    """Import what a process needs that only predicts: spaCy before torch, which it does without then, and torch."""
+    for_tokens_only()
+    if with_spacy:
+        import_spacy()
+    with _instead({}):
+        import torch  # noqa: F401
+
+
 def import_numba() -> None:
     """What numba imports before it runs its first kernel; and see `_mend_cache`."""
     with _instead({"scipy": None}):

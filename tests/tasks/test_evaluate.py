@@ -46,6 +46,14 @@ def test_numbers_are_those_of_the_predictions(own: Path, mixed: Path):
     assert result.confusion == ref and 0 < ref[0][1] < 45
 
 
+def test_numbers_of_int8_are_those_of_its_predictions(own: Path, mixed: Path):
+    ref, comp = evaluate(own / "clf", mixed, workers=1), evaluate(own / "clf", mixed, workers=1, quantize=True)
+    assert comp.n == ref.n == 45 and comp.loss != ref.loss
+    assert comp.loss == pytest.approx(ref.loss, rel=0.1) and comp.accuracy == pytest.approx(ref.accuracy, abs=0.05)
+    with pytest.raises(ConfigError, match="--quantize is for a classifier, and .* is a language model"):
+        evaluate(own / "lm", mixed, workers=1, quantize=True)
+
+
 def test_f1_follows_from_the_confusion_matrix(own: Path, mixed: Path):
     result = evaluate(own / "clf", mixed, workers=1)
     assert result.confusion and result.f1

@@ -1,18 +1,25 @@
 """`predict` says the same of a text whether it comes alone or among others, in the order in which texts came."""
 
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from learnable import Trained, make_docs
+from commands import Cli, check_refused
+from learnable import BAD, Trained, make_docs
 
+import ulmpipe
 from ulmpipe.errors import ConfigError, StoreError, UlmpipeError
 from ulmpipe.tasks import predict as task
 from ulmpipe.tasks.model_folder import Pretrained
-from ulmpipe.tasks.predict import Prediction, predict
+from ulmpipe.tasks.predict import Prediction, Predictor, predict, strongest
 from ulmpipe.text.engine import FastTokenizer
 from ulmpipe.text.rules import Rules
 from ulmpipe.text.tokenizer import TokenizerRecipe
+
+TEXT = "What a dull film! Its plot is tedious."
 
 
 @pytest.fixture(scope="module")
@@ -120,3 +127,93 @@ def test_tables_change_no_prediction(model: Pretrained, tmp_path: Path):
     engine.dump(tmp_path / "t.arrow")
     ref, comp = list(predict(model, texts)), list(predict(model, texts, tables=str(tmp_path / "t.arrow")))
     assert all(close(a, b) for a, b in zip(comp, ref, strict=True))
+
+
+# ---- a model that stays loaded --------------------------------------------------------------------------------------
+
+
+def test_loaded_model_predicts_again_and_again(trained: Trained):
+    predictor = ulmpipe.from_pretrained(trained.clf, device="cpu")
+    texts = [text for text, _ in make_docs(4, seed=12)]
+    comp = predictor.predict(texts)
+    assert comp == predictor.predict(texts) and predictor.labels == ["neg", "pos"]
+    assert all(close(a, b) for a, b in zip(comp, predict(trained.clf, texts), strict=True))
+    with pytest.raises(TypeError, match="expected a list of them"):
+        predictor.predict("one text")
+
+
+def test_fast_engine_takes_over_and_changes_nothing(model: Pretrained, monkeypatch: pytest.MonkeyPatch):
+    texts = [text for text, _ in make_docs(30, seed=13)] + ["", "don't :-) <br /> SHOUTED", "\u00e9t\u00e9"]
+    ref = Predictor(model).predict(texts, explain=True)
+    monkeypatch.setattr(task, "FAST_FROM", 0)
+    monkeypatch.setattr(task, "_reference", None)
+    comp = Predictor(model).predict(texts, explain=True)
+    assert all(close(a, b) and [w for w, _ in a.words or ()] == [w for w, _ in b.words or ()] for a, b in zip(comp, ref, strict=True))  # fmt: skip
+
+
+def test_int8_says_nearly_the_same(model: Pretrained):
+    texts = [text for text, _ in make_docs(20, seed=14)]
+    ref, comp = Predictor(model).predict(texts), Predictor(model, quantize=True).predict(texts)
+    assert [p.label for p in comp] == [p.label for p in ref]
+    differences = [abs(a.probability - b.probability) for a, b in zip(comp, ref, strict=True)]
+    assert 0 < max(differences) < 0.05
+
+
+def test_precision_that_cannot_be_is_refused(model: Pretrained):
+    with pytest.raises(ConfigError, match="fp16 needs a GPU"):
+        Predictor(model, precision="fp16")
+
+
+# ---- why ------------------------------------------------------------------------------------------------------------
+
+
+def test_word_that_decides_has_the_highest_score(model: Pretrained):
+    """In bad reviews, which this model tells by their bad words; a review without one it takes for good."""
+    texts = [text for text, label in make_docs(40, seed=16) if label == "neg"]
+    comp = Predictor(model).predict(texts, explain=True)
+    found = [max(p.words or (), key=lambda scored: scored[1])[0] for p in comp if p.label == "neg"]
+    assert len(found) >= 18 and sum(word in BAD for word in found) >= len(found) - 1
+    assert strongest(comp[0].words or [], n=1)[0][0] in BAD
+
+
+def test_words_are_the_tokens_that_were_read(model: Pretrained):
+    max_tokens = model.trained["max_tokens"]
+    text = "dull plot " * max_tokens + "zzz superb"
+    (comp,) = Predictor(model).predict([text], explain=True)
+    words = [word for word, _ in comp.words or ()]
+    assert len(words) == max_tokens and words[:3] == ["xxbos", "dull", "plot"] and "zzz" in words[-3:]
+    (empty,) = Predictor(model).predict([""], explain=True)
+    assert [word for word, _ in empty.words or ()] == model.tokenizer().tokenize("")
+
+
+def test_explanation_changes_no_prediction(model: Pretrained):
+    texts = [text for text, _ in make_docs(5, seed=15)]
+    assert all(close(a, b) for a, b in zip(Predictor(model).predict(texts, explain=True), Predictor(model).predict(texts), strict=True))  # fmt: skip
+
+
+def test_explanation_of_int8_is_refused(model: Pretrained):
+    with pytest.raises(ConfigError, match="--explain needs gradients"):
+        Predictor(model, quantize=True).predict(["x"], explain=True)
+
+
+def test_command_explains(cli: Cli, trained: Trained):
+    first, second, *rest = cli("predict", trained.clf, TEXT, "--explain").out.splitlines()
+    assert first.startswith("neg\t") and second.startswith("\t") and "tedious +" in second and not rest
+    found = json.loads(cli("predict", trained.clf, TEXT, "--explain", "--json").out)
+    assert [word for word, _ in found["words"]] == Pretrained.from_pretrained(trained.clf).tokenizer().tokenize(TEXT)
+    assert max(found["words"], key=lambda scored: scored[1])[0] in BAD
+    assert "words" not in json.loads(cli("predict", trained.clf, TEXT, "--json").out)
+    check_refused(cli("predict", trained.clf, "x", "--explain", "--quantize"), 2, "leave --quantize out")
+
+
+# ---- a start that is short ------------------------------------------------------------------------------------------
+
+
+def test_short_command_loads_no_numba_and_no_store(trained: Trained):
+    code = """
+import sys
+from ulmpipe.cli import app
+app(["predict", *sys.argv[1:]], standalone_mode=False)
+print(sorted({"numba", "pyarrow", "datasets", "scipy", "matplotlib", "spacy.cli", "ulmpipe.text.engine"} & set(sys.modules)))"""
+    done = subprocess.run([sys.executable, "-c", code, str(trained.clf), TEXT], capture_output=True, text=True)
+    assert done.stdout.startswith("neg\t") and done.stdout.splitlines()[-1] == "[]", done.stderr

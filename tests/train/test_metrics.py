@@ -1,4 +1,5 @@
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -6,7 +7,16 @@ from sklearn import metrics as sklearn_metrics
 from torch import nn
 from torch.nn import functional as F
 
-from ulmpipe.train import FixedBatches, Learner, accuracy, confusion_matrix, f1_macro, f1_scores, perplexity
+from ulmpipe.train import (
+    FixedBatches,
+    Learner,
+    accuracy,
+    confusion_matrix,
+    f1_macro,
+    f1_scores,
+    perplexity,
+    probabilities,
+)
 from ulmpipe.train.metrics import WeightedMean, counted_f1_macro, finite_row
 
 
@@ -81,3 +91,15 @@ def test_f1_is_that_of_all_batches_and_no_mean_over_them():
 
 def test_finite_row():
     assert finite_row({"a": 1.0, "b": math.nan, "c": math.inf}) == {"a": 1.0, "b": None, "c": None}
+
+
+def test_probabilities_are_those_that_the_loss_stands_for():
+    scores, target = torch.randn(5, 3), torch.tensor([0, 2, 1, 1, 0])
+    for loss_fn in (F.cross_entropy, partial(F.cross_entropy, label_smoothing=0.1), nn.CrossEntropyLoss()):
+        assert torch.equal(probabilities(scores, loss_fn), scores.softmax(dim=-1))
+    p = probabilities(scores, F.cross_entropy)
+    torch.testing.assert_close(F.nll_loss(p.log(), target), F.cross_entropy(scores, target))
+    p = probabilities(scores, F.binary_cross_entropy_with_logits)
+    torch.testing.assert_close(F.binary_cross_entropy(p, p), F.binary_cross_entropy_with_logits(scores, p))
+    with pytest.raises(ValueError, match="what mse_loss takes scores for is not known"):
+        probabilities(scores, F.mse_loss)

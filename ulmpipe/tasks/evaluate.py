@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..config import ReadConfig, TokenizeConfig
-from ..errors import SourceError
-from ..models import LanguageModel
+from ..errors import ConfigError, SourceError
+from ..models import LanguageModel, TextClassifier
+from ..models.quantize import quantized
 from ..options import make_config
 from ..text.batches import ClassifierBatches, Docs, LMBatches
 from ..text.labels import is_labelled
@@ -59,13 +60,24 @@ class Evaluation:
 
 
 def evaluate(
-    model: str | Path, source: str | Path, *, device: str = "auto", custom_rules: Rules | None = None, **options: Any
+    model: str | Path,
+    source: str | Path,
+    *,
+    device: str = "auto",
+    quantize: bool = False,
+    custom_rules: Rules | None = None,
+    **options: Any,
 ) -> Evaluation:
     """Evaluate the model folder `model` on a SOURCE: of a named data set its test split.
 
-    `options` are the fields of `ReadConfig`; language, rules and vocabulary are the model's.
+    `options` are the fields of `ReadConfig`; language, rules and vocabulary are the model's. With `quantize` the numbers
+    are those of its int8 weights (models/quantize.py).
     """
     pretrained = Pretrained.from_pretrained(model, device=str(pick_device(device)))
+    if quantize:
+        if not isinstance(pretrained.model, TextClassifier):
+            raise ConfigError(f"--quantize is for a classifier, and {model} is a {pretrained.kind}: leave it out")
+        pretrained.model = quantized(pretrained.model)
     config = TokenizeConfig(**asdict(make_config(ReadConfig, options)))
     with TemporaryDirectory() as tokens:  # an evaluation leaves nothing behind
         store = _open_source(str(source), pretrained, config, Path(tokens), custom_rules)

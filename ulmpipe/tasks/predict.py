@@ -1,21 +1,35 @@
-"""`ulmpipe predict MODEL [TEXT ...|-]`: labels with probabilities for texts."""
+"""`ulmpipe predict MODEL [TEXT ...|-]`: labels with probabilities for texts. From Python: a model that stays loaded.
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+    texts -> tokens -> ids, padded -> models/inference.py -> logits -> probabilities -> Prediction
+
+Imports neither numba nor the store before there are many texts: most of a short command is its imports.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from ..errors import UlmpipeError
-from ..text.batches import Docs
-from ..text.engine import usable_engine
+from ..errors import ConfigError, UlmpipeError
+from ..models import TextClassifier
+from ..models.explain import log_odds, own_logits, word_scores
+from ..models.inference import classify
+from ..models.quantize import quantized
+from ..text.padding import pad_documents, two_ends
 from ..text.rules import Rules
-from ..text.tokenizer import TokenizerRecipe
+from ..text.tokenizer import Tokenizer, TokenizerRecipe
 from ..train.device import pick_device
-from .evaluate import classifier_batches, classifier_reader
-from .model_folder import CLASSIFIER, Pretrained
+from ..train.precision import DTYPES, check_precision
+from .model_folder import Pretrained
 
 CHUNK_TEXTS = 1024  # texts that are predicted together: bounds memory however many there are
+FAST_FROM = 300_000  # characters from which the fast engine gains what it takes to get ready, a second
+
+Words = list[tuple[str, float]]
 
 
 @dataclass(frozen=True)
@@ -30,7 +44,126 @@ class Prediction:
     probability: float
     probabilities: dict[str, float]
     text: str
-    labels: list[str] = field(default_factory=list)
+    labels: list[str]
+    words: Words | None = None  # with `explain`: the tokens that were read, in order, and what each did for the label
+
+
+def strongest(words: Words, n: int = 5) -> Words:
+    """The n words that did most, the strongest first, each with its share of all that was done: negative is against.
+
+    >>> strongest([("a", 0.5), ("good", 3.0), ("bore", -1.5)], n=2)
+    [('good', 0.6), ('bore', -0.3)]
+    """
+    total = sum(abs(score) for _, score in words) or 1.0
+    return [(word, score / total) for word, score in sorted(words, key=lambda word: -abs(word[1]))[:n]]
+
+
+class Predictor:
+    """A classifier that stays loaded, with its tokenizer: texts in, predictions out.
+
+    `tables` is a file that `tokenize` or `finetune` wrote: with it spaCy need not be loaded. `precision` is fp32 or, where
+    the processor can, bf16; `quantize` takes int8 weights (models/quantize.py). Only with neither is the prediction of a
+    text the same to 1e-5 whatever others it is predicted with.
+    """
+
+    def __init__(
+        self,
+        pretrained: Pretrained,
+        *,
+        tables: str | None = None,
+        custom_rules: Rules | None = None,
+        quantize: bool = False,
+        precision: str = "fp32",
+    ):
+        if not isinstance(pretrained.model, TextClassifier):
+            raise UlmpipeError(
+                f"predict needs a classifier, and this is a {pretrained.kind}: finetune makes a classifier of it"
+            )
+        self.device = next(pretrained.model.parameters()).device
+        check_precision(precision, self.device)
+        self.dtype = DTYPES[precision]
+        self.pretrained, self.quantize = pretrained, quantize
+        self.model = quantized(pretrained.model) if quantize else pretrained.model
+        self.recipe = TokenizerRecipe.from_json(pretrained.recipe, rules=custom_rules)
+        self.tables = tables
+        self.n_characters = 0  # tokenized so far
+
+    def predict(self, texts: Iterable[str], *, explain: bool = False) -> list[Prediction]:
+        """Predictions of texts, in their order; with `explain`, which costs a backward pass a text, why."""
+        if isinstance(texts, str):
+            raise TypeError("texts is one string, expected a list of them: predict([text])")
+        return list(self.stream(texts, explain=explain))
+
+    def stream(self, texts: Iterable[str], *, explain: bool = False) -> Iterator[Prediction]:
+        """The same one after the other; texts are read as they are needed."""
+        if explain and self.quantize:
+            raise ConfigError("--explain needs gradients, which int8 weights don't have: leave --quantize out")
+        texts = iter(texts)
+        while chunk := list(islice(texts, CHUNK_TEXTS)):
+            yield from self._predict_chunk(chunk, explain)
+
+    def _predict_chunk(self, texts: list[str], explain: bool) -> Iterator[Prediction]:
+        vocab, max_tokens = self.pretrained.vocab, self.pretrained.trained["max_tokens"]
+        docs = self._tokens(texts)
+        padded = pad_documents([vocab.encode(doc) for doc in docs], pad_id=vocab.pad_id, max_tokens=max_tokens)
+        ids, lengths = (torch.from_numpy(array).to(self.device) for array in padded)
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            logits = classify(self.model, ids, lengths)
+        rows = self.pretrained.probabilities(logits).tolist()
+        for i, (text, row) in enumerate(zip(texts, rows, strict=True)):
+            words = None
+            if explain:
+                n = int(lengths[i])
+                best = torch.tensor([int(np.argmax(row))], device=self.device)
+                odds = own_logits if self.pretrained.multi_label else log_odds
+                scores = word_scores(self.model, ids[i : i + 1, : max(1, n)], lengths[i : i + 1], best, odds=odds)
+                words = list(zip(two_ends(docs[i], max_tokens), scores[0, :n].tolist(), strict=True))
+            yield to_prediction(self.pretrained, text, row, words)
+
+    def _tokens(self, texts: list[str]) -> list[list[str]]:
+        """By the reference, until there is so much that the fast engine is worth getting ready: the tokens are the same."""
+        self.n_characters += sum(map(len, texts))
+        if not self.tables and self.n_characters < FAST_FROM:
+            tokenizer = _reference(self.recipe)
+            return [tokenizer.tokenize(text) for text in texts]
+        from ..text.engine import usable_engine
+
+        engine, _ = usable_engine(self.recipe, "fast", self.tables)
+        encoded = engine.encode_texts(texts)
+        itos, ids, ends = engine.itos, encoded.ids.tolist(), encoded.offsets.tolist()
+        return [[itos[i] for i in ids[begin:end]] for begin, end in zip(ends, ends[1:], strict=False)]
+
+
+def to_prediction(
+    pretrained: Pretrained, text: str, probabilities: list[float], words: Words | None = None
+) -> Prediction:
+    """What is said of a text, from the probability of each of the model's labels."""
+    falling = sorted(zip(pretrained.labels, probabilities, strict=True), key=lambda pair: -pair[1])
+    labels = [falling[0][0]]
+    if pretrained.thresholds is not None:
+        threshold = dict(zip(pretrained.labels, pretrained.thresholds, strict=True))
+        labels = [label for label, p in falling if p >= threshold[label]]
+    named = {label: round(p, 6) for label, p in zip(pretrained.labels, probabilities, strict=True)}
+    return Prediction(falling[0][0], named[falling[0][0]], named, text, labels, words)
+
+
+@lru_cache(maxsize=2)
+def _reference(recipe: TokenizerRecipe) -> Tokenizer:
+    return Tokenizer(recipe)
+
+
+def from_pretrained(
+    folder: str | Path,
+    *,
+    device: str = "auto",
+    tables: str | None = None,
+    custom_rules: Rules | None = None,
+    quantize: bool = False,
+    precision: str = "fp32",
+) -> Predictor:
+    """Load a classifier to predict with; the arguments are those of `Predictor`."""
+    pretrained = Pretrained.from_pretrained(folder, device=str(pick_device(device)))
+    return Predictor(pretrained, tables=tables, custom_rules=custom_rules, quantize=quantize, precision=precision)
 
 
 def predict(
@@ -40,45 +173,15 @@ def predict(
     device: str = "auto",
     tables: str | None = None,
     custom_rules: Rules | None = None,
+    quantize: bool = False,
+    precision: str = "fp32",
+    explain: bool = False,
 ) -> Iterator[Prediction]:
     """Predict texts with a classifier (a model folder, or one that is loaded), one after the other, in their order.
 
-    `tables` is a file that `tokenize` or `finetune` wrote: with it spaCy need not be loaded.
+    To predict again and again, take `from_pretrained(folder).predict(texts)`, which stays loaded.
     """
     if not isinstance(model, Pretrained):
         model = Pretrained.from_pretrained(model, device=str(pick_device(device)))
-    if model.kind != CLASSIFIER:
-        raise UlmpipeError(f"predict needs a classifier, and this is a {model.kind}: finetune makes a classifier of it")
-    # A few texts are done before the fast engine has got ready; the tokens are the same.
-    recipe = TokenizerRecipe.from_json(model.recipe, rules=custom_rules)
-    tokenizer, _ = usable_engine(recipe, "fast" if tables else "spacy", tables)
-    chunk: list[str] = []
-    for text in texts:
-        chunk.append(text)
-        if len(chunk) == CHUNK_TEXTS:
-            yield from _predict_chunk(model, tokenizer.tokenize, chunk)
-            chunk = []
-            tokenizer, _ = usable_engine(recipe, "fast", tables)
-    if chunk:
-        yield from _predict_chunk(model, tokenizer.tokenize, chunk)
-
-
-def _predict_chunk(model: Pretrained, tokenize: Callable[[str], list[str]], texts: list[str]) -> Iterator[Prediction]:
-    docs = Docs.from_ids([model.vocab.encode(tokenize(text)) for text in texts], labels=[0] * len(texts))
-    batches = classifier_batches(model, docs)
-    logits, _ = classifier_reader(model).predict(batches)
-    order = np.concatenate(batches.epoch_order(0))  # batches go by length; back to the order of the texts
-    probabilities = model.probabilities(logits).numpy()[np.argsort(order)]
-    for text, row in zip(texts, probabilities.tolist(), strict=True):
-        yield to_prediction(model, text, row)
-
-
-def to_prediction(model: Pretrained, text: str, probabilities: list[float]) -> Prediction:
-    """What is said of a text, from the probability of each of the model's labels."""
-    falling = sorted(zip(model.labels, probabilities, strict=True), key=lambda pair: -pair[1])
-    labels = [falling[0][0]]
-    if model.thresholds is not None:
-        threshold = dict(zip(model.labels, model.thresholds, strict=True))
-        labels = [label for label, p in falling if p >= threshold[label]]
-    named = {label: round(p, 6) for label, p in zip(model.labels, probabilities, strict=True)}
-    return Prediction(falling[0][0], named[falling[0][0]], named, text, labels)
+    predictor = Predictor(model, tables=tables, custom_rules=custom_rules, quantize=quantize, precision=precision)
+    yield from predictor.stream(texts, explain=explain)

@@ -28,7 +28,7 @@ from .learner import Learner
 from .losses import TrainingLoss, class_weights, weighted_cross_entropy
 from .lr_find import LRCurve
 from .memory import keep_freed_memory
-from .metrics import Metrics, accuracy, confusion_matrix, f1_macro, f1_scores, perplexity
+from .metrics import Metrics, accuracy, confusion_matrix, f1_macro, f1_scores, perplexity, probabilities
 from .params import adam, discriminative, freeze_to, param_groups
 from .phases import LOGS, Phase, check_finished, check_resume, run_phases, start_over
 from .precision import MixedPrecision, Precision, check_precision, pick_precision
@@ -102,6 +102,7 @@ __all__ = [
     "perplexity",
     "pick_device",
     "pick_precision",
+    "probabilities",
     "run_phases",
     "save_checkpoint",
     "slanted_triangular",

@@ -135,7 +135,7 @@ class Learner:
         return self.metrics.results()
 
     def predict(self, dl: Batches) -> tuple[Tensor, Tensor]:
-        """Return all predictions and all targets of `dl`, joined along the first dimension, on the CPU."""
+        """Return all predictions, for `probabilities(pred, loss_fn)`, and all targets of `dl`, joined, on the CPU."""
         predictions = Predictions()
         self.active = in_order([*self.callbacks, predictions])
         try:

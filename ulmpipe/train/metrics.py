@@ -80,6 +80,20 @@ def _count_confusion(n_classes: int, pred: Tensor, target: Tensor) -> Tensor:
     return confusion_matrix(pred.argmax(dim=-1), target, n_classes)
 
 
+def probabilities(pred: Tensor, loss_fn: Callable[..., Tensor]) -> Tensor:
+    """Return what a loss takes the scores (..., C) for, as probabilities of the same shape.
+
+    The softmax for `F.cross_entropy`, the sigmoid for `F.binary_cross_entropy_with_logits`, with options or without.
+    Raises `ValueError` for another loss: only who made it knows.
+    """
+    name = getattr(getattr(loss_fn, "func", loss_fn), "__name__", type(loss_fn).__name__)
+    if name in ("cross_entropy", "CrossEntropyLoss"):
+        return pred.softmax(dim=-1)
+    if name in ("binary_cross_entropy_with_logits", "BCEWithLogitsLoss"):
+        return pred.sigmoid()
+    raise ValueError(f"what {name} takes scores for is not known: make probabilities of predict()'s yourself")
+
+
 class WeightedMean:
     """A mean that grows batch by batch; the sum stays on the device, so that adding waits for nothing."""
 

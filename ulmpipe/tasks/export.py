@@ -1,0 +1,182 @@
+"""`ulmpipe export MODEL [--format onnx]`: a classifier for programs without PyTorch, as one ONNX graph.
+
+    ids (B, L), lengths (B,) int64 -> embedding -> LSTMs -> pooling -> two linear layers -> logits, probabilities (B, C)
+
+The graph is written node by node: dropouts fold away, whole documents are read in one piece, and no tracing decides which
+sizes are fixed (none is). The tokens are not in it: `NAME.vocab.json` and the recipe in its metadata say how to make ids.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .. import __version__
+from ..durable import write_bytes
+from ..errors import ConfigError, UlmpipeError
+from ..models import TextClassifier
+from .model_folder import Pretrained
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+OPSET, IR_VERSION = 18, 9  # the oldest that have what is needed: what reads them is onnxruntime 1.15 (2023) or newer
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written; the fields of `export --json`."""
+
+    out: str
+    vocab: str
+    mb: float
+    opset: int
+    labels: list[str]
+
+
+def export(model: str | Path, out: str | Path | None = None, *, format: str = "onnx") -> Exported:
+    """Write a classifier as `out` (default: MODEL.onnx), and its vocabulary beside it as `.vocab.json`.
+
+    Raises `UlmpipeError` for a language model and where the extra is not installed.
+    """
+    if format != "onnx":
+        raise ConfigError(f"--format {format} is unknown: expected onnx")
+    pretrained = Pretrained.from_pretrained(model)
+    if not isinstance(pretrained.model, TextClassifier):
+        raise UlmpipeError(f"export takes a classifier, and {model} is a {pretrained.kind}: finetune makes one of it")
+    path = Path(out) if out is not None else Path(f"{str(model).rstrip('/')}.onnx")
+    written = onnx_model(pretrained).SerializeToString()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    vocab = path.with_suffix(".vocab.json")
+    pretrained.vocab.save(vocab)
+    write_bytes(path, written)
+    return Exported(str(path), str(vocab), round(len(written) / 1e6, 3), OPSET, pretrained.labels)
+
+
+def onnx_model(pretrained: Pretrained) -> "ModelProto":
+    """The graph and, as its metadata, labels, recipe, digest of the vocabulary and how documents were cut."""
+    try:
+        import onnx
+        from onnx import helper
+    except ImportError as err:
+        raise UlmpipeError("export needs the package onnx: pip install 'ulmpipe[onnx]'") from err
+    graph = Graph()
+    classifier_nodes(graph, pretrained.model)  # pyright: ignore[reportArgumentType]
+    int64, float32 = onnx.TensorProto.INT64, onnx.TensorProto.FLOAT
+    n_classes = len(pretrained.labels)
+    made = helper.make_model(
+        helper.make_graph(
+            graph.nodes,
+            "ulmpipe",
+            [
+                helper.make_tensor_value_info("ids", int64, ["B", "L"]),
+                helper.make_tensor_value_info("lengths", int64, ["B"]),
+            ],
+            [helper.make_tensor_value_info(name, float32, ["B", n_classes]) for name in ("logits", "probabilities")],
+            graph.weights,
+        ),
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="ulmpipe",
+        producer_version=__version__,
+    )
+    about = {
+        "labels": pretrained.labels,
+        "recipe": pretrained.recipe,
+        "vocab_sha256": pretrained.vocab.sha256,
+        "pad_id": pretrained.vocab.pad_id,
+        "max_tokens": pretrained.trained["max_tokens"],
+    }
+    helper.set_model_props(made, {name: json.dumps(value, ensure_ascii=False) for name, value in about.items()})
+    onnx.checker.check_model(made)
+    return made
+
+
+class Graph:
+    """Nodes and weights of an ONNX graph, in the order in which they were added."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Any] = []
+        self.weights: list[Any] = []
+
+    def weight(self, name: str, value: Tensor | np.ndarray) -> str:
+        """Add a constant; its name."""
+        from onnx import numpy_helper
+
+        array = value.detach().cpu().numpy() if isinstance(value, Tensor) else value
+        self.weights.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        return name
+
+    def add(self, op: str, *inputs: str, out: str, **attributes: Any) -> str:
+        """Add a node with one output, which is called `out`; its name."""
+        from onnx import helper
+
+        self.nodes.append(helper.make_node(op, list(inputs), [out], name=out, **attributes))
+        return out
+
+
+def classifier_nodes(graph: Graph, model: TextClassifier) -> None:
+    """What `TextClassifier.forward` does in evaluation mode, with time first, as ONNX has its LSTM."""
+    for name, value in (("0", 0), ("1", 1)):
+        graph.weight(name, np.array(value, np.int64))
+    for name, axis in (("axis_0", 0), ("axis_1", 1), ("axis_2", 2)):
+        graph.weight(name, np.array([axis], np.int64))
+    encoder = model.encoder.rnn
+    steps = graph.add("Transpose", "ids", out="ids_by_step", perm=[1, 0])  # (L, B)
+    x = graph.add("Gather", graph.weight("embedding", encoder.embedding.weight), steps, out="vectors")  # (L, B, E)
+    for n, rnn in enumerate(encoder.rnns):
+        x = lstm_node(graph, x, rnn.module, f"rnns.{n}")  # pyright: ignore[reportArgumentType]
+    x = pool_nodes(graph, x)  # (B, 3E)
+    for n, layer in enumerate(model.head.layers):
+        if isinstance(layer, nn.BatchNorm1d):
+            named = {"scale": layer.weight, "bias": layer.bias, "mean": layer.running_mean, "var": layer.running_var}
+            given = [graph.weight(f"head.{n}.{name}", value) for name, value in named.items()]  # pyright: ignore[reportArgumentType]
+            x = graph.add("BatchNormalization", x, *given, out=f"head.{n}", epsilon=layer.eps)
+        elif isinstance(layer, nn.Linear):
+            given = [graph.weight(f"head.{n}.{name}", value) for name, value in layer.named_parameters()]
+            is_last = n == len(model.head.layers) - 1
+            x = graph.add("Gemm", x, *given, out="logits" if is_last else f"head.{n}", transB=1)
+        elif isinstance(layer, nn.ReLU):
+            x = graph.add("Relu", x, out=f"head.{n}")
+    graph.add("Softmax", x, out="probabilities", axis=-1)
+
+
+def lstm_node(graph: Graph, x: str, lstm: nn.LSTM, name: str) -> str:
+    """One LSTM layer over x (L, B, E), from a state of zeros; returns (L, B, H)."""
+    w, r, b_ih, b_hh = (in_onnx_order(weight) for weight in lstm.all_weights[0])
+    given = {"W": w[None], "R": r[None], "B": torch.cat([b_ih, b_hh])[None]}  # (1, 4H, E), (1, 4H, H), (1, 8H)
+    names = [graph.weight(f"{name}.{key}", value) for key, value in given.items()]
+    output = graph.add("LSTM", x, *names, out=f"{name}.out", hidden_size=lstm.hidden_size)  # (L, 1, B, H)
+    return graph.add("Squeeze", output, "axis_1", out=name)
+
+
+def in_onnx_order(weight: Tensor) -> Tensor:
+    """Rows (4H, ...) of gates input, forget, cell, output, as PyTorch has them, to input, output, forget, cell."""
+    i, f, g, o = weight.detach().chunk(4)
+    return torch.cat([i, o, f, g])
+
+
+def pool_nodes(graph: Graph, x: str) -> str:
+    """`concat_pool` over x (L, B, E): last real step, maximum and mean, pads left out; returns (B, 3E)."""
+    for name, value in (("zero", 0.0), ("-inf", -np.inf)):
+        graph.weight(name, np.array(value, np.float32))
+    lengths = graph.add("Max", "lengths", "1", out="real_steps")  # (B,)
+    n_steps = graph.add("Gather", graph.add("Shape", "ids", out="shape"), "1", out="L")
+    place = graph.add("Unsqueeze", graph.add("Range", "0", n_steps, "1", out="places"), "axis_1", out="place")  # (L, 1)
+    # Each (L, B, 1).
+    is_real = graph.add("Unsqueeze", graph.add("Less", place, lengths, out="real"), "axis_2", out="is_real")
+    last_places = graph.add("Sub", lengths, "1", out="last_places")
+    is_last = graph.add("Unsqueeze", graph.add("Equal", place, last_places, out="last"), "axis_2", out="is_last")
+    only_last = graph.add("Where", is_last, x, "zero", out="only_last")  # (L, B, E), as the next two
+    or_zero = graph.add("Where", is_real, x, "zero", out="or_zero")
+    or_less = graph.add("Where", is_real, x, "-inf", out="or_less")
+    last = graph.add("ReduceSum", only_last, "axis_0", out="last_step", keepdims=0)  # (B, E)
+    maximum = graph.add("ReduceMax", or_less, "axis_0", out="maximum", keepdims=0)
+    total = graph.add("ReduceSum", or_zero, "axis_0", out="sum", keepdims=0)
+    n_real = graph.add("Unsqueeze", graph.add("Cast", lengths, out="steps_as_float", to=1), "axis_1", out="n_real")
+    mean = graph.add("Div", total, n_real, out="mean")
+    return graph.add("Concat", last, maximum, mean, out="pooled", axis=1)
