@@ -88,12 +88,12 @@ def lm_batches(args):
     return once
 
 
-def sorted_dl(docs, labels, *, shuffle):
+def sorted_dl(docs, labels, *, shuffle, batch_size=BATCH_SIZE):
     """The data loader of fastai's classifier."""
     pairs = [(doc, TensorCategory(int(label))) for doc, label in zip(docs, labels, strict=True)]
     lengths = [len(doc) for doc in docs]
     pad = Pad_Chunk(pad_idx=PAD, seq_len=SEQ_LEN)
-    return SortedDL(pairs, res=lengths, bs=BATCH_SIZE, shuffle=shuffle, before_batch=pad, num_workers=0)
+    return SortedDL(pairs, res=lengths, bs=batch_size, shuffle=shuffle, before_batch=pad, num_workers=0)
 
 
 def encoder_positions(x):
