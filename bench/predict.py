@@ -3,9 +3,11 @@
     PEER_PYTHON=... ULMPIPE_DATA=../shared/data python bench/predict.py [small] [base] [start] [--accuracy MODEL]
                                                                             -> bench/results/predict.json
 
-`small`, `base`: 1,000 and 300 test reviews in turns with fastai, both on the threads of $OMP_NUM_THREADS (2), with the same weights (random) on the same tokens, which must give the
-same probabilities for documents alone; then from the texts on, by each one's own tokenizer. `$REVIEWS` says how many else. `start`: whole commands, and
-one review with a loaded model. `--accuracy`: what int8 and bf16 cost a trained classifier, on the first labelled test reviews.
+`small`, `base`: 1,000 and 300 test reviews (or $REVIEWS) in turns with fastai, on the threads of $OMP_NUM_THREADS (2), with the
+same weights (random) on the same tokens. First fastai, given documents one by one, must say what we say of all at once. Then
+from the texts on, by each one's own tokenizer. Processor seconds are told beside seconds: on a shared machine they alone say much.
+`start`: whole commands, and one review with a loaded model. `--accuracy`: what int8 and bf16 cost a trained classifier, on the
+first 1,000 test reviews.
 """
 
 import sys

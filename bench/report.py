@@ -421,6 +421,45 @@ def batches_table(result: dict[str, Any]) -> str:
     )
 
 
+def predict_table(result: dict[str, Any]) -> str:
+    """Predicting beside fastai, one review, a cold start, and what int8 and bf16 cost, where they were measured."""
+    parts = result["parts"]
+    lines: list[str] = []
+    for size in ("small", "base"):
+        if not (part := parts.get(size)):
+            continue
+        lines += [
+            f"| `--size {size}`: {part['n_docs']:,} reviews, {part['n_tokens']:,} tokens, on {part['threads']} thread | processor seconds | reviews/s | times fastai | largest difference |",
+            "|---|---|---|---|---|",
+        ]
+        for name, found in part["cpu_s"].items():
+            shown = "fastai 2.8.12, `get_preds`" if name == "fastai" else name
+            lines.append(
+                f"| {shown} | {told(found)} | {part['docs_per_cpu_s'][name]:,.1f} | {part['times_fastai'][name]:.2f} | {part['largest_difference'][name]:.1g} |"
+            )
+        lines += [
+            "",
+            f"In its own batches fastai gives {part['n_differ']['fastai']} of these reviews another probability than it gives them alone (by more than 0.001).",
+            "",
+        ]
+        if texts := part.get("from_texts_cpu_s"):
+            lines += [f"From the texts on: fastai {texts['fastai']:.1f} s, ulmpipe {told(texts['ulmpipe'])} s.", ""]
+    if start := parts.get("start"):
+        lines += ["| one thread | one review, loaded, ms | whole command, s |", "|---|---|---|"]
+        for size, ms in start["one_review_ms"].items():
+            lines.append(f"| {size} | {ranged(ms)} | {told(start['command_s'][size])} |")
+        lines.append("")
+    if accuracy := parts.get("accuracy"):
+        lines += [
+            f"| a trained classifier on {accuracy['n_docs']:,} reviews | accuracy | other labels |",
+            "|---|---|---|",
+        ]
+        for name, found in accuracy["accuracy"].items():
+            lines.append(f"| {name} | {found:.4f} | {accuracy['other_labels'][name]} |")
+        lines.append("")
+    return "\n".join([*lines, parts_line(parts)])
+
+
 def render(readme: str) -> str:
     """README with every block made again from its JSON."""
     tables = {
@@ -437,6 +476,7 @@ def render(readme: str) -> str:
         "cells": cells_table,
         "batch_shape": batch_shape_table,
         "batches": batches_table,
+        "predict": predict_table,
     }
 
     files = {"labels": "label_efficiency"}  # where a block has another name than its results
