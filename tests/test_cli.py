@@ -129,7 +129,18 @@ def test_help_lists_a_flag_for_every_field(cli: Cli, command: str):
 
 def test_help_lists_every_command(cli: Cli):
     out = cli("--help").out
-    commands = ("tokenize", "pretrain", "finetune", "evaluate", "predict", "verify", "info", "demo", "journal")
+    commands = (
+        "tokenize",
+        "pretrain",
+        "finetune",
+        "evaluate",
+        "predict",
+        "verify",
+        "import-fastai",
+        "info",
+        "demo",
+        "journal",
+    )
     assert all(f"\n  {command} " in out for command in commands)
 
 

@@ -6,10 +6,18 @@ from typing import Any
 import pytest
 
 from ulmpipe import config
-from ulmpipe.config import FinetuneConfig, PretrainConfig, ReadConfig, TokenizeConfig, TrainConfig
+from ulmpipe.config import (
+    DoctorConfig,
+    FinetuneConfig,
+    ImportConfig,
+    PretrainConfig,
+    ReadConfig,
+    TokenizeConfig,
+    TrainConfig,
+)
 from ulmpipe.options import BOUNDS, flag_name, make_config
 
-KINDS = [ReadConfig, TokenizeConfig, TrainConfig, PretrainConfig, FinetuneConfig]
+KINDS = [ReadConfig, TokenizeConfig, TrainConfig, PretrainConfig, FinetuneConfig, ImportConfig, DoctorConfig]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -56,6 +56,6 @@ def test_commands_of_pictures_are_those_of_the_command_line():
 
 
 def test_commands_of_the_table_are_those_of_the_command_line():
-    told = {*re.findall(r"^\| `ulmpipe (\w+)", README, re.MULTILINE), "demo"}
-    commands = {command.callback.__name__ for command in app.registered_commands if command.callback}
+    told = {*re.findall(r"^\| `ulmpipe ([\w-]+)", README, re.MULTILINE), "demo"}
+    commands = {command.callback.__name__.replace("_", "-") for command in app.registered_commands if command.callback}
     assert told == commands | {str(group.name) for group in app.registered_groups}

@@ -21,6 +21,7 @@ _MODULES = {
     "from_pretrained": "tasks.predict",
     "export": "tasks.export",
     "verify": "tasks.verify",
+    "import_fastai": "tasks.import_fastai",
     "info": "machine",
     "demo": "tasks.demo",
     "Pretrained": "tasks.model_folder",

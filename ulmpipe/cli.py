@@ -193,6 +193,25 @@ def verify(
 
 
 @app.command()
+@with_options(config.ImportConfig)
+def import_fastai(
+    weights: Annotated[str, typer.Argument(metavar="WEIGHTS.pth", help="file of weights: a language model or an encoder")],
+    itos: Annotated[str, typer.Argument(metavar="ITOS.pkl", help="file of the vocabulary that belongs to them")],
+    *, out: Out = None, json: Json = False, quiet: Quiet = False, options: Any,
+) -> None:  # fmt: skip
+    """Make a model folder of fastai's files: its WikiText-103 models, lesson 12's, or what learn.save wrote."""
+    set_quiet(quiet)
+    from .tasks.import_fastai import import_fastai as run
+
+    result = run(weights, itos, out, **options)
+    lines = (
+        f"{result.vocab_size:,} words, {result.n_layers} layers of {result.hidden_size}, embedding {result.emb_size}, --rules {result.rules}",
+        f"{result.out}  go on with: ulmpipe finetune SOURCE --from {result.out} --rules {result.rules}",
+    )
+    finish(result, lines, as_json=json)
+
+
+@app.command()
 def info(*, json: Json = False) -> None:
     """Show versions, processor, GPU and threads: what a bug report needs."""
     from .machine import info as run

@@ -5,6 +5,8 @@
     TrainConfig               what every training has in common
     PretrainConfig            ulmpipe pretrain  = tokenize + train options
     FinetuneConfig            ulmpipe finetune  = the same and its own
+    ImportConfig              ulmpipe import-fastai
+    DoctorConfig              ulmpipe doctor    = the tokenize options, and how documents are held out
 
 The only place where defaults stand. Functions below the tasks take flat arguments and never one of these.
 """
@@ -139,3 +141,27 @@ class FinetuneConfig(TrainConfig, TokenizeConfig):
         False,
         "with --multi-label: choose for each label the probability from which it is given, by validation documents",
     )
+
+
+@dataclass(frozen=True)
+class ImportConfig:
+    """What fastai's files do not say of themselves."""
+
+    rules: str = option(
+        "auto",
+        "rules that the vocabulary was made with; auto: by its special tokens",
+        choices=("auto", "default", "course", "fastai1", "fastai2"),
+    )
+    lang: str = option("en", "language of spaCy's tokenizer that the vocabulary was made with")
+    backward: bool | None = option(None, "it was trained on texts read backward; default: if its name has bwd in it")
+
+
+@dataclass(frozen=True)
+class DoctorConfig(TokenizeConfig):
+    """How finetune would read the source: the same names and defaults as its own."""
+
+    valid: str | None = option(None, "SOURCE of validation documents; default: some held out, by --valid-fraction")
+    valid_fraction: float = option(
+        0.1, "share of the documents that is held out without --valid (2,000 at most)", bound="between 0 and 1"
+    )
+    seed: int = option(0, "of the documents held out", bound="0 or more")

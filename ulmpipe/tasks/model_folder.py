@@ -161,11 +161,12 @@ def boxed_language_model(lang: str) -> Path | None:
 
 
 def newest_language_model(folder: Path = MODELS_FOLDER) -> Path | None:
-    """The newest finished language model right below a folder, or None."""
+    """The newest finished language model right below a folder that reads forward, or None."""
     found: list[tuple[float, Path]] = []
     for config in folder.glob(f"*/{CONFIG_FILE}"):
         with contextlib.suppress(StoreError, OSError):
             check_keys(value := read_json(config), PARTS, config)
-            if (config.parent / MANIFEST).exists() and value["kind"] == LANGUAGE_MODEL:
+            forward = not value["trained"].get("backward")
+            if forward and (config.parent / MANIFEST).exists() and value["kind"] == LANGUAGE_MODEL:
                 found.append((config.stat().st_mtime, config.parent))
     return max(found)[1] if found else None
