@@ -137,6 +137,7 @@ def test_help_lists_every_command(cli: Cli):
         "predict",
         "verify",
         "import-fastai",
+        "doctor",
         "info",
         "demo",
         "journal",

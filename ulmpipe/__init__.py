@@ -22,6 +22,7 @@ _MODULES = {
     "export": "tasks.export",
     "verify": "tasks.verify",
     "import_fastai": "tasks.import_fastai",
+    "doctor": "tasks.doctor",
     "info": "machine",
     "demo": "tasks.demo",
     "Pretrained": "tasks.model_folder",

@@ -212,6 +212,18 @@ def import_fastai(
 
 
 @app.command()
+@with_options(config.DoctorConfig)
+def doctor(model: Model, source: Source, *, json: Json = False, quiet: Quiet = False, options: Any) -> None:
+    """Look whether a model and a source go together, before hours are spent."""
+    set_quiet(quiet)
+    from .tasks.doctor import doctor as run
+    from .tasks.doctor import lines
+
+    result = run(model, source, **options)
+    finish(result, lines(result), as_json=json)
+
+
+@app.command()
 def info(*, json: Json = False) -> None:
     """Show versions, processor, GPU and threads: what a bug report needs."""
     from .machine import info as run

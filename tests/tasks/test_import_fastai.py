@@ -89,7 +89,7 @@ def test_imported_model_is_evaluated_and_tuned(tmp_path: Path):
     pair = write_pair(tmp_path, make_state("encoder"), ITOS)
     import_fastai(*pair, tmp_path / "wt103")
     assert evaluate(tmp_path / "wt103", source, workers=1).n > 500
-    options = {**TINY_LM, "max_steps": 2, "epochs": 0, "rules": "fastai1"}
+    options = {**TINY_LM, "max_steps": 2, "epochs": 0, "rules": "fastai1", "engine": "spacy"}
     result = finetune(source, tmp_path / "out", from_model=str(tmp_path / "wt103"), stage="lm", **options)
     assert result.share_mapped and 0 < result.share_mapped < 1
     assert Pretrained.from_pretrained(result.out).settings["hidden_size"] == 10
