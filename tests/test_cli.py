@@ -92,7 +92,7 @@ def test_demo_result_is_shown(cli: Cli, monkeypatch: pytest.MonkeyPatch):
     from ulmpipe.tasks import demo as task
     from ulmpipe.tasks.predict import Prediction
 
-    result = task.DemoResult(9, 3, 0.75, 0.7, 1.0, [Prediction("1", 0.9, {"1": 0.9}, "nice")], "/x")
+    result = task.DemoResult(9, 3, 0.75, 0.7, 1.0, [Prediction("1", 0.9, {"1": 0.9}, "nice", ["1"])], "/x")
     monkeypatch.setattr(task, "demo", lambda out: result)
     assert "accuracy 0.750 on 3 reviews" in cli("demo").out
     assert json.loads(cli("demo", "--json").out)["predictions"][0]["text"] == "nice"

@@ -1,11 +1,13 @@
 """Scores of words are gradient x embedding of the log-odds: finite differences agree, pads have none, the model is as it was."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
 
 from ulmpipe.models import SIZES, TextClassifier
-from ulmpipe.models.explain import log_odds, word_scores
+from ulmpipe.models.explain import log_odds, own_logits, word_scores
 
 V, C, PAD_ID = 30, 3, 1
 
@@ -38,17 +40,22 @@ def test_sum_of_scores_is_the_derivative_along_the_embeddings():
     torch.testing.assert_close(scores.sum(dim=1).double(), ref, rtol=1e-5, atol=1e-7)
 
 
-def test_score_of_a_word_is_the_derivative_along_its_own_vector():
+@pytest.mark.parametrize("odds", [log_odds, own_logits])
+def test_score_of_a_word_is_the_derivative_along_its_own_vector(odds: Callable[[Tensor, Tensor], Tensor]):
     model = TextClassifier(V, C, **SIZES["tiny"], bptt=4).eval().double()
     ids, lengths, classes = torch.arange(2, 13)[None], torch.tensor([11]), torch.tensor([1])  # each word once
-    scores, weight, step = word_scores(model, ids, lengths, classes), model.encoder.rnn.embedding.weight, 1e-5
+    scores, weight, step = (
+        word_scores(model, ids, lengths, classes, odds=odds),
+        model.encoder.rnn.embedding.weight,
+        1e-5,
+    )
     for place in (0, 6, 10):
         row = int(ids[0, place])
         original, found = weight[row].detach().clone(), []
         for scale in (1 + step, 1 - step):
             with torch.no_grad():
                 weight[row] = original * scale
-                found.append(log_odds(model(ids, lengths), classes).item())
+                found.append(odds(model(ids, lengths), classes).item())
         with torch.no_grad():
             weight[row] = original
         assert scores[0, place].item() == pytest.approx((found[0] - found[1]) / (2 * step), rel=1e-4, abs=1e-8)

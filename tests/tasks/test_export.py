@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,15 @@ def test_axes_are_free_and_no_dropout_is_left(exported: Path):
     shapes = {value.name: [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim] for value in (*graph.input, *graph.output)}  # fmt: skip
     assert shapes == {"ids": ["B", "L"], "lengths": ["B"], "logits": ["B", 2], "probabilities": ["B", 2]}
     assert "Dropout" not in {node.op_type for node in graph.node}
+
+
+def test_model_of_several_labels_has_sigmoids_and_its_thresholds(model: Pretrained, tmp_path: Path):
+    replace(model, thresholds=[0.3, 0.6]).save_pretrained(tmp_path / "clf")
+    path = Path(export(tmp_path / "clf").out)
+    logits, probabilities = run(path, np.array([[2, 5, 9]]), np.array([3]))
+    np.testing.assert_allclose(probabilities, 1 / (1 + np.exp(-logits)), rtol=1e-5)
+    about = {p.key: json.loads(p.value) for p in onnx.load(path).metadata_props}
+    assert about["thresholds"] == [0.3, 0.6]
 
 
 def test_gates_are_put_in_the_order_of_onnx():

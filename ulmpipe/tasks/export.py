@@ -66,6 +66,10 @@ def onnx_model(pretrained: Pretrained) -> "ModelProto":
         raise UlmpipeError("export needs the package onnx: pip install 'ulmpipe[onnx]'") from err
     graph = Graph()
     classifier_nodes(graph, pretrained.model)  # pyright: ignore[reportArgumentType]
+    if pretrained.multi_label:
+        graph.add("Sigmoid", "logits", out="probabilities")
+    else:
+        graph.add("Softmax", "logits", out="probabilities", axis=-1)
     int64, float32 = onnx.TensorProto.INT64, onnx.TensorProto.FLOAT
     n_classes = len(pretrained.labels)
     made = helper.make_model(
@@ -90,6 +94,7 @@ def onnx_model(pretrained: Pretrained) -> "ModelProto":
         "vocab_sha256": pretrained.vocab.sha256,
         "pad_id": pretrained.vocab.pad_id,
         "max_tokens": pretrained.trained["max_tokens"],
+        **({"thresholds": pretrained.thresholds} if pretrained.multi_label else {}),
     }
     helper.set_model_props(made, {name: json.dumps(value, ensure_ascii=False) for name, value in about.items()})
     onnx.checker.check_model(made)
@@ -142,7 +147,6 @@ def classifier_nodes(graph: Graph, model: TextClassifier) -> None:
             x = graph.add("Gemm", x, *given, out="logits" if is_last else f"head.{n}", transB=1)
         elif isinstance(layer, nn.ReLU):
             x = graph.add("Relu", x, out=f"head.{n}")
-    graph.add("Softmax", x, out="probabilities", axis=-1)
 
 
 def lstm_node(graph: Graph, x: str, lstm: nn.LSTM, name: str) -> str:
