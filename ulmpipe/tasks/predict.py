@@ -82,7 +82,7 @@ class Predictor:
         self.device = next(pretrained.model.parameters()).device
         check_precision(precision, self.device)
         self.dtype = DTYPES[precision]
-        self.pretrained, self.quantize = pretrained, quantize
+        self.pretrained, self.labels, self.quantize = pretrained, pretrained.labels, quantize
         self.model = quantized(pretrained.model) if quantize else pretrained.model
         self.recipe = TokenizerRecipe.from_json(pretrained.recipe, rules=custom_rules)
         self.tables = tables
