@@ -57,7 +57,7 @@ def train(out: Path) -> None:
     texts = out / "wikipedia.parquet"
     n_docs = write_texts(Path(os.environ["ULMPIPE_DATA"]), texts)
     found = run(PRETRAIN, texts=texts, out=out / "en-small-lm")
-    command = found.pop("command").replace(str(out), "out")
+    command = found.pop("command").format(texts="out/wikipedia.parquet", out="out/en-small-lm")
     record.update("en_small", "train", {**found, "command": command, "out": "out", "n_docs": n_docs})
 
 

@@ -1,6 +1,7 @@
 """A small corpus that can be learned: sentences made from seeded templates, good words in one class and bad in the other."""
 
 import csv
+import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -62,7 +63,8 @@ class Trained:
         self.test = write_csv(folder / "test.csv", make_docs(60, seed=1))
         self.pretrained = pretrain(self.train, self.lm, **TINY_LM)
         self.finetuned = finetune(self.train, self.clf, from_model=str(self.lm), **TINY_CLASSIFIER)
-        self.store = next(path.parent for path in (folder / "tokens").glob("train-*/manifest.json"))
+        manifests = (folder / "tokens").glob("train-*/manifest.json")  # of both trainings: one has labels
+        self.store = next(path.parent for path in manifests if json.loads(path.read_text())["labels"])
 
 
 def files_below(folder: Path) -> set[str]:

@@ -73,6 +73,26 @@ def test_share_of_words_carried_over(trained: Trained, tmp_path: Path):
     )
 
 
+def test_words_of_the_model_to_start_from_are_kept(trained: Trained, tmp_path: Path):
+    """Few texts do not hold all words that will be read later; their own come first, as the sampled loss expects."""
+    docs = [(text, label) for text, label in make_docs(200) if "camera" not in text]
+    comp = finetune(
+        write_csv(tmp_path / "a.csv", docs), tmp_path / "out", from_model=str(trained.lm), **SHORT, stage="lm"
+    )
+    itos = Pretrained.from_pretrained(comp.out).vocab.itos
+    assert itos[-1] == "camera" and set(itos) >= set(Pretrained.from_pretrained(trained.lm).vocab.itos)
+    cut = finetune(
+        tmp_path / "a.csv", tmp_path / "cut", from_model=str(trained.lm), **SHORT, stage="lm", max_vocab=len(itos) - 1
+    )
+    assert Pretrained.from_pretrained(cut.out).vocab.itos == itos[:-1]
+
+
+def test_classifier_is_numbered_with_the_words_of_its_language_model(trained: Trained, tmp_path: Path):
+    finetune(trained.train, tmp_path / "out", from_model=str(trained.lm), **SHORT, stage="lm", max_vocab=40)
+    comp = finetune(trained.train, tmp_path / "out", **SHORT, stage="classifier")  # --max-vocab need not be said again
+    assert len(Pretrained.from_pretrained(comp.out).vocab) == 40
+
+
 def test_from_none_starts_from_nothing(trained: Trained, tmp_path: Path):
     comp = finetune(trained.train, tmp_path / "out", from_model="none", size="tiny", **SHORT)
     assert comp.started_from is None and comp.share_mapped is None

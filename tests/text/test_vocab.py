@@ -20,6 +20,13 @@ def test_build_itos_puts_specials_first_then_falling_count_then_the_token():
     assert comp == [*COURSE_SPECIALS, "c", "B", "a", "b"]
 
 
+def test_known_words_come_after_those_of_the_texts_once_and_within_the_limit():
+    comp = build_itos(
+        {"b": 2, "c": 9, "d": 1}, max_vocab=5, min_freq=2, specials=["xxunk"], known=["xxunk", "c", "d", "e", "f"]
+    )
+    assert comp == ["xxunk", "c", "b", "d", "e"]
+
+
 @given(counts=st.dictionaries(st.text(max_size=3), st.integers(1, 4), max_size=12), data=st.data())
 def test_build_itos_ignores_the_order_of_counts(counts: dict[str, int], data: st.DataObject):
     shuffled = dict(data.draw(st.permutations(list(counts.items()))))

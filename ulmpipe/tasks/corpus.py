@@ -59,6 +59,8 @@ def open_corpus(
     labelled: bool,
     needs_labels: bool = True,
     unlabelled: str | None = None,
+    vocab: Vocab | None = None,
+    known: Sequence[str] = (),
     custom_rules: Rules | None = None,
 ) -> Corpus:
     """Tokenize a SOURCE, or open it if it is a token store, and hold out documents for validation.
@@ -66,10 +68,12 @@ def open_corpus(
     `config` is that of a training, with the tokenize options in it. Validation documents come from `--valid`, else from
     the named data set's own split, else they are drawn by `--seed`, from those with a label where there are some. Labels
     are read if `labelled`; raises `SourceError` where there are none, or they are no classes, unless they are not needed.
+    Texts are numbered with `vocab`, or with one of their own that has the words `known` in it too.
     """
     needs_labels = labelled and needs_labels
     tokens = pick(TokenizeConfig, config)
-    store = open_store(source, tokens, beside, labelled=labelled, unlabelled=unlabelled, custom_rules=custom_rules)
+    words: dict[str, Any] = {"vocab": vocab, "known": known, "custom_rules": custom_rules}
+    store = open_store(source, tokens, beside, labelled=labelled, unlabelled=unlabelled, **words)
     if needs_labels:
         check_several(store, source, multi_label=tokens.multi_label)
         check_classes(store.labels, int(is_labelled(store.doc_labels).sum()), multi_label=store.multi_label)
@@ -116,6 +120,8 @@ def open_store(
     *,
     labelled: bool,
     unlabelled: str | None = None,
+    vocab: Vocab | None = None,
+    known: Sequence[str] = (),
     custom_rules: Rules | None = None,
 ) -> TokenStore:
     """The token store of a SOURCE: itself if it is one, else a new one (or the same as before) in `beside/tokens/`."""
@@ -137,7 +143,8 @@ def open_store(
     plan = plan if labelled else without_labels(plan)
     if unlabelled is not None:
         plan = join_plans(plan, without_labels(plan_source(unlabelled, config)))
-    return numbered_store(plan, source_name(source), config, beside, custom_rules=custom_rules)
+    words: dict[str, Any] = {"vocab": vocab, "known": known, "custom_rules": custom_rules}
+    return numbered_store(plan, source_name(source), config, beside, **words)
 
 
 def numbered_store(
@@ -148,15 +155,17 @@ def numbered_store(
     *,
     vocab: Vocab | None = None,
     labels: Sequence[str] | None = None,
+    known: Sequence[str] = (),
     custom_rules: Rules | None = None,
 ) -> TokenStore:
     """Tokenize a plan into `beside/tokens/<name>-<fingerprint>.tok`, unless it is there."""
     if vocab is None and config.vocab is not None:
         vocab = Vocab.load(Path(config.vocab))
     recipe = TokenizerRecipe(config.lang, custom_rules or config.rules)
-    fingerprint = store_fingerprint(plan, config, recipe, vocab, labels)
+    fingerprint = store_fingerprint(plan, config, recipe, vocab, labels, known=known)
     out = beside / "tokens" / f"{name}-{fingerprint[:8]}.tok"
-    tokenize_plan(plan, out, config, custom_rules=custom_rules, vocab=vocab, labels=labels, fingerprint=fingerprint)
+    given: dict[str, Any] = {"custom_rules": custom_rules, "vocab": vocab, "labels": labels, "known": known}
+    tokenize_plan(plan, out, config, **given, fingerprint=fingerprint)
     return TokenStore(out)
 
 

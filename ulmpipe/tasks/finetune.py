@@ -77,19 +77,9 @@ def finetune(
     """
     config = make_config(FinetuneConfig, options)
     out = Path(out) if out is not None else MODELS_FOLDER / source_name(str(source))
-    check_output(out, expected=CLASSIFIER, also=(LM_FOLDER, FOLDS_FOLDER, *left_behind(out)))
-    _check_own_language_model(out / LM_FOLDER)
-    check_machine(config)
-    check_resume(config.resume and not folds_begun(out), out, out / LM_FOLDER)
+    _check(config, out)
     dropouts = scaled_dropouts(LM_DROPOUTS, config.drop_mult)
     classifier_dropouts = scaled_dropouts(CLASSIFIER_DROPOUTS, config.classifier_drop_mult)
-    if config.stage != "lm" and config.batch_size < 2:
-        raise ConfigError("--batch-size is 1, expected 2 or more: batch norm can't train on one document")
-    _check_multi_label(config)
-    if config.folds is not None and config.valid is not None:
-        raise ConfigError(
-            "--folds judges by parts of SOURCE, expected no --valid: evaluate says how good the model is on it"
-        )
     begin_s = time.monotonic()
     start = _load_start(config, str(source), out)
     folders = _folders(config, out)
@@ -112,6 +102,7 @@ def finetune(
                 needs_labels=config.stage != "lm",
                 unlabelled=config.unlabelled,
                 custom_rules=custom_rules,
+                **_words(config, start),
             )
         chosen = np.empty(0, np.int64)
         if config.stage != "lm":  # refused now, and not after hours of language model
@@ -159,12 +150,22 @@ def finetune(
     return result
 
 
-def _check_multi_label(config: FinetuneConfig) -> None:
-    """Raise `ConfigError` for options that mean nothing with, or without, several labels a document."""
+def _check(config: FinetuneConfig, out: Path) -> None:
+    """Raise an `UlmpipeError` for an output, a machine or options with which this can't work."""
+    check_output(out, expected=CLASSIFIER, also=(LM_FOLDER, FOLDS_FOLDER, *left_behind(out)))
+    _check_own_language_model(out / LM_FOLDER)
+    check_machine(config)
+    check_resume(config.resume and not folds_begun(out), out, out / LM_FOLDER)
+    if config.stage != "lm" and config.batch_size < 2:
+        raise ConfigError("--batch-size is 1, expected 2 or more: batch norm can't train on one document")
     if config.multi_label and config.label_smoothing:
         raise ConfigError("--label-smoothing is for one label a document, expected none with --multi-label")
     if config.tune_thresholds and not config.multi_label:
         raise ConfigError("--tune-thresholds is for several labels a document: add --multi-label, or leave it out")
+    if config.folds is not None and config.valid is not None:
+        raise ConfigError(
+            "--folds judges by parts of SOURCE, expected no --valid: evaluate says how good the model is on it"
+        )
 
 
 def _choose(corpus: Corpus, config: FinetuneConfig) -> IntArray:
@@ -178,6 +179,13 @@ def _choose(corpus: Corpus, config: FinetuneConfig) -> IntArray:
             chosen, strata(store.doc_labels[chosen]), config.folds, config.seed
         )  # raises where there are too few
     return chosen
+
+
+def _words(config: FinetuneConfig, start: Pretrained | None) -> dict[str, Any]:
+    """With which words the texts are numbered: those of a tuned model, else their own and those of the model to start from."""
+    if start is None or config.vocab is not None:
+        return {}
+    return {"vocab": start.vocab} if config.stage == "classifier" else {"known": start.vocab.itos}
 
 
 def _folders(config: FinetuneConfig, out: Path) -> list[Path]:

@@ -129,11 +129,12 @@ def tokenize_plan(
     custom_rules: Rules | None = None,
     vocab: Vocab | None = None,
     labels: Sequence[str] | None = None,
+    known: Sequence[str] = (),
     fingerprint: str | None = None,
 ) -> TokenizeResult:
     """Tokenize a plan into `out`. A `vocab` and `labels` given are used as they are (a validation set's, a test set's).
 
-    `fingerprint` saves reading all files once more, where the caller has it.
+    A vocabulary that is made takes the words `known` after those of the texts (`build_itos`). `fingerprint` saves reading all files once more, where the caller has it.
     """
     if config.tables is not None and custom_rules is not None:
         raise ConfigError(
@@ -144,7 +145,7 @@ def tokenize_plan(
     recipe = TokenizerRecipe(config.lang, custom_rules or config.rules)
     if vocab is None and config.vocab is not None:
         vocab = Vocab.load(Path(config.vocab))
-    fingerprint = fingerprint or store_fingerprint(plan, config, recipe, vocab, labels, read=read)
+    fingerprint = fingerprint or store_fingerprint(plan, config, recipe, vocab, labels, read=read, known=known)
     check_output(out, expected=KIND, also=_left_behind(out))
     if read is None and custom_rules is None and _holds(out, fingerprint):
         log(f"{out} holds these tokens already")
@@ -178,7 +179,8 @@ def tokenize_plan(
         if vocab is None:
             counts = merge_counts(stage, len(records), min_freq=config.min_freq)
             specials = recipe.resolved_rules.specials
-            vocab = Vocab(build_itos(counts, max_vocab=config.max_vocab, min_freq=config.min_freq, specials=specials))
+            limits = {"max_vocab": config.max_vocab, "min_freq": config.min_freq}
+            vocab = Vocab(build_itos(counts, **limits, specials=specials, known=known))
         vocab.save(stage / VOCAB_FILE)
         found = {label for record in records for label in record.labels}
         label_order = order_labels(found) if labels is None else list(labels)
@@ -220,6 +222,7 @@ def store_fingerprint(
     labels: Sequence[str] | None,
     *,
     read: ReadFunction | None = None,
+    known: Sequence[str] = (),
 ) -> str:
     """Hex sha256 over everything that decides a store's bytes: the files' contents, the recipe, the options."""
     decides = {
@@ -229,7 +232,7 @@ def store_fingerprint(
         "recipe": recipe.to_json(),
         "read": read and function_name(read),
         "columns": [config.text_column, config.label_column, *([config.label_separator] if config.multi_label else [])],
-        "vocab": vocab.sha256 if vocab else [config.max_vocab, config.min_freq],
+        "vocab": vocab.sha256 if vocab else [config.max_vocab, config.min_freq, *known],
         "labels": list(labels) if labels is not None else None,
     }
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()

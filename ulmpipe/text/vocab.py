@@ -20,8 +20,12 @@ FORMAT_VERSION = 1
 VOCAB_FILE = "vocab.json"
 
 
-def build_itos(counts: Mapping[str, int], *, max_vocab: int, min_freq: int, specials: Sequence[str]) -> list[str]:
-    """The tokens that get an id, in order: `specials`, then those counted `min_freq` times or more, `max_vocab` in all.
+def build_itos(
+    counts: Mapping[str, int], *, max_vocab: int, min_freq: int, specials: Sequence[str], known: Sequence[str] = ()
+) -> list[str]:
+    """The tokens that get an id, in order: `specials`, those counted `min_freq` times or more, `known`; `max_vocab` in all.
+
+    `known` are the words of a language model to start from: few texts do not hold all that will be read later.
 
     >>> build_itos({"b": 2, "a": 2, "c": 3, "d": 1}, max_vocab=60000, min_freq=2, specials=["xxunk"])
     ['xxunk', 'c', 'a', 'b']
@@ -29,7 +33,8 @@ def build_itos(counts: Mapping[str, int], *, max_vocab: int, min_freq: int, spec
     special = set(specials)
     frequent = [(-n, token) for token, n in counts.items() if n >= min_freq and token not in special]
     frequent.sort()
-    return [*specials, *(token for _, token in frequent[: max(0, max_vocab - len(specials))])]
+    tokens = dict.fromkeys([*specials, *(token for _, token in frequent), *known])
+    return list(tokens)[: max(max_vocab, len(specials))]
 
 
 class Vocab:
