@@ -33,8 +33,9 @@ A language model of English for `ulmpipe finetune` to start from: AWD-LSTM, {n_l
 words, rules `default`. Weights in 8 bits, a scale a row (`models/packed.py`), {mb:.1f} MB.
 
 - **Data**: the training articles of an excerpt of the English Wikipedia and of WikiText-2, {n_docs:,} in all (text of Wikipedia,
-  CC BY-SA 4.0); {n_tokens:,} tokens, read {epochs} time(s).
-- **Made by** `python bench/train_en_small.py`: `ulmpipe {command}`, {minutes:.0f} minutes on {machine}.
+  CC BY-SA 4.0). The training read {n_tokens:,} tokens in {epochs} epoch.
+- **Made by** `python bench/train_en_small.py`: `ulmpipe {command}`, {minutes:.0f} minutes on {machine},
+  in bf16.
 - **Perplexity** on articles it has not seen: {perplexities}.
 - **Not for** generating text, or anything else than a start for a classifier of English texts. It has read an
   encyclopedia and has its biases.
@@ -89,7 +90,7 @@ def write_card(model: Pretrained, found: dict[str, Any]) -> None:
         epochs=model.trained["options"]["epochs"],
         command=trained["command"].removeprefix("ulmpipe "),
         minutes=trained["wall_s"] / 60,
-        machine=f"{trained['machine']['cores']} cores of {trained['machine']['processor']}",
+        machine=f"{trained['machine']['torch_threads']} thread of {trained['machine']['processor']}",
         perplexities=perplexities,
     )
     (BOXED / "README.md").write_text(card)
