@@ -65,7 +65,7 @@ class TrainConfig:
         bound="0 or more",
     )
     seed: int = option(0, "of everything random", bound="0 or more")
-    precision: str = option("auto", "number format in training; auto: bf16 where processor and model are made for it", choices=("auto", "fp32", "bf16", "fp16"))  # fmt: skip
+    precision: str = option("auto", "number format in training; auto: bf16, on older GPUs fp16, where processor and model are made for it", choices=("auto", "fp32", "bf16", "fp16"))  # fmt: skip
     device: str = option("auto", "auto, cpu or cuda")
     valid: str | None = option(None, "SOURCE of validation documents; default: some held out, by --valid-fraction")
     valid_fraction: float = option(
@@ -104,7 +104,7 @@ class FinetuneConfig(TrainConfig, TokenizeConfig):
     stage: str = option("all", "what to train", choices=("all", "lm", "classifier"))
     n_labels: int | None = option(None, "use only so many labels, chosen by --seed", bound="more than 0")
     size: str = option("small", "model where there is none to start from", choices=("tiny", "small", "medium", "base"))
-    lm_epochs: int | None = option(None, "epochs of the whole language model, after one of its embeddings; 0: it is not tuned; default: by the size of the corpus, 8 to 1", bound="0 or more")  # fmt: skip
+    lm_epochs: int | None = option(None, "epochs of the whole language model, after 300 steps at most of its embeddings; 0: it is not tuned; default: by the size of the corpus, 8 to 1", bound="0 or more")  # fmt: skip
     epochs: int = option(
         2, "epochs of the whole classifier, after its layers were unfrozen one by one", bound="0 or more"
     )

@@ -165,3 +165,19 @@ def test_command_says_that_all_is_well(cli: Cli, trained: Trained):
     ended = cli("doctor", trained.lm, trained.train, "--workers", "1", "--engine", "spacy")
     assert ended.code == 0 and "mapped     100.0% of the tokens, 100.0% of the words" in ended.out
     assert ended.out.endswith("no problem found\n")
+
+
+def test_packed_model_is_whole(trained: Trained, tmp_path: Path):
+    Pretrained.from_pretrained(trained.lm).save_pretrained(tmp_path / "lm", packed=True)
+    assert (
+        doctor(tmp_path / "lm", trained.train, workers=1).problems
+        == doctor(trained.lm, trained.train, workers=1).problems
+    )
+
+
+def test_several_labels_are_counted_each(trained: Trained, tmp_path: Path):
+    labels = ["a|b", "b", "", "b|c"] * 30
+    docs = [(text, label) for (text, _), label in zip(make_docs(120), labels, strict=True)]
+    comp = doctor(trained.lm, write_csv(tmp_path / "a.csv", docs), workers=1, multi_label=True)
+    assert {label: n["train"] + n["valid"] for label, n in comp.labels.items()} == {"a": 30, "b": 90, "c": 30}
+    assert comp.n_unlabelled == 0

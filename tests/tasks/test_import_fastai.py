@@ -141,7 +141,7 @@ def test_command_names_what_to_do_next(cli: Cli, tmp_path: Path, monkeypatch: py
     write_pair(tmp_path, {"model": make_state("fastai1"), "opt": {}}, ITOS)
     ended = cli("import-fastai", "lstm_fwd.pth", "itos.pkl")
     assert ended.code == 0 and "15 words, 3 layers of 10, embedding 6, --rules fastai1" in ended.out
-    assert "ulmpipe finetune SOURCE --from models/lstm_fwd --rules fastai1" in ended.out
+    assert "ulmpipe finetune SOURCE --from models/lstm_fwd-lm --rules fastai1" in ended.out
     found = json.loads(cli("import-fastai", "lstm_fwd.pth", "itos.pkl", "-o", "b", "--backward", "--json").out)
     assert found["backward"] is True and found["out"] == "b" and found["vocab_size"] == 15
 

@@ -128,7 +128,7 @@ def test_command_line_shows_all_labels_or_none(tagged: Tagged, cli: Cli):
 
 def test_store_of_several_labels_is_trained_on(tagged: Tagged, tmp_path: Path):
     store = tokenize(tagged.train, tmp_path / "store", workers=1, multi_label=True).out
-    ref = finetune(tagged.train, tmp_path / "a", from_model=str(tagged.lm), **SHORT)
+    ref = finetune(tagged.train, tmp_path / "a", from_model=str(tagged.lm), vocab=store, **SHORT)
     comp = finetune(store, tmp_path / "b", from_model=str(tagged.lm), **SHORT)
     assert (comp.valid_loss, comp.f1_macro) == (ref.valid_loss, ref.f1_macro)
     assert Pretrained.from_pretrained(tmp_path / "b").thresholds == [0.5, 0.5]

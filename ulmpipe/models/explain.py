@@ -40,7 +40,8 @@ def word_scores(
 
     hook = model.encoder.rnn.embedding.register_forward_hook(take)
     try:
-        with torch.enable_grad():
+        # cuDNN has no backward pass of an LSTM in evaluation mode.
+        with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
             model.encoder.rnn.reset()
             found = (odds or log_odds)(model.head(model.encoder.rnn(ids), lengths), classes)  # (B,)
             (gradient,) = torch.autograd.grad(found.sum(), taken)  # (B, L, E)

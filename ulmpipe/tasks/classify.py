@@ -111,14 +111,16 @@ def fit_classifier(
         "n_classes": n_classes,
         "bptt": config.bptt,
     }
-    seed_everything(config.seed)  # again: `--stage all` is `--stage lm` and then `--stage classifier`
+    seed_everything(config.seed)  # again: `--stage all` gives what `--stage lm` and then `--stage classifier` give
     model = TextClassifier(**settings, **dropouts)
     load_encoder(model, lm.model.state_dict())
     learn = classifier_learner(model, corpus, chosen, config)
     phases = classifier_phases(config, len(learn.groups))
     n_answers = 2 if config.multi_label else n_classes
     row = train_phases(learn, phases, out, config, corpus, n_answers=n_answers)
-    thresholds = tuned_thresholds(learn) if config.tune_thresholds and learn.valid_dl is not None else None
+    thresholds = (
+        tuned_thresholds(learn, config.batch_size) if config.tune_thresholds and learn.valid_dl is not None else None
+    )
     return Fitted(model, settings, row, thresholds)
 
 
@@ -165,11 +167,11 @@ def training_loss(config: FinetuneConfig, doc_labels: NDArray[Any], n_classes: i
     return [TrainingLoss(partial(weighted_cross_entropy, weights=weights, label_smoothing=config.label_smoothing))]
 
 
-def tuned_thresholds(learn: Learner) -> list[float]:
+def tuned_thresholds(learn: Learner, batch_size: int) -> list[float]:
     """The thresholds with the best F1 of each class on the validation documents, all of which every process reads."""
     dl: Any = learn.valid_dl
     whole = ClassifierBatches(
-        dl.docs, dl.which, batch_size=len(dl.which), pad_id=dl.pad_id, max_tokens=dl.max_tokens, shuffle=False
+        dl.docs, dl.which, batch_size=batch_size, pad_id=dl.pad_id, max_tokens=dl.max_tokens, shuffle=False
     )
     pred, target = learn.predict(whole)
     p = pred.float().sigmoid()

@@ -4,7 +4,8 @@ Between `tokenize` and the trainings. Token stores that a training makes lie in 
 by what they hold, so that the next training of the same texts finds them.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..config import TokenizeConfig, TrainConfig
+from ..console import log
 from ..errors import ConfigError, SourceError, VocabMismatchError
 from ..options import flag_name, pick
 from ..text.batches import IntArray
@@ -138,6 +140,10 @@ def open_store(
             raise ConfigError(
                 f"{source} is a token store, which {', '.join(ignored)} can't change: tokenize the texts again"
             )
+        if known:
+            log(
+                f"note: {source} is a token store and keeps its own words; texts would get those of the language model too"
+            )
         return TokenStore(source)
     plan = plan_source(source, config)
     plan = plan if labelled else without_labels(plan)
@@ -203,6 +209,17 @@ def check_several(store: TokenStore, what: str, *, multi_label: bool) -> None:
         raise ConfigError(f"{what} is a token store with {found} a document: {mend} --multi-label")
 
 
+def check_same_recipe(store: TokenStore, recipe: dict[str, Any], what: str) -> None:
+    """Raise `ConfigError` unless a store's texts were cut as those that a language model learned from."""
+    own = store.manifest["recipe"]
+    others = [f"--{name} {own[name]}, not {recipe[name]}" for name in ("lang", "rules") if own[name] != recipe[name]]
+    if others or own.get("specials") != recipe.get("specials"):
+        raise ConfigError(
+            f"{what} was cut with {' and '.join(others) or 'other special tokens'}, as its language model's texts were: "
+            "give the options that the language model was made with"
+        )
+
+
 def hold_out(store: TokenStore, *, fraction: float, seed: int, labelled: bool) -> tuple[IntArray, IntArray]:
     """Split documents by chance into (train, valid), a pure function of the store and the seed.
 
@@ -220,3 +237,26 @@ def hold_out(store: TokenStore, *, fraction: float, seed: int, labelled: bool) -
         )
     valid = np.sort(np.random.default_rng(seed).permutation(candidates)[:n_valid])
     return np.setdiff1d(np.arange(store.n_docs), valid), valid
+
+
+def count_words(corpus: Corpus) -> Counter[str]:
+    """How often each word of the vocabulary comes in what is trained on; special tokens, and words that never come, left out."""
+    vocab: Vocab = corpus.store.vocab
+    counts = np.zeros(len(vocab), np.int64)
+    for ids in ids_of(corpus.store, corpus.train):
+        counts += np.bincount(ids, minlength=len(vocab))
+    special = set(corpus.store.manifest["recipe"].get("specials", ()))
+    return Counter({vocab.itos[i]: int(counts[i]) for i in np.flatnonzero(counts) if vocab.itos[i] not in special})
+
+
+def ids_of(store: TokenStore, docs: IntArray) -> Iterator[Any]:
+    """The ids of some documents, a record batch at a time: one array each."""
+    wanted = np.zeros(store.n_docs, bool)
+    wanted[docs] = True
+    begin = 0
+    for segment in store.segments:
+        n = len(segment.offsets) - 1
+        lengths = np.diff(segment.offsets)
+        ids = segment.ids[segment.offsets[0] : segment.offsets[-1]]
+        yield ids[np.repeat(wanted[begin : begin + n], lengths)]
+        begin += n

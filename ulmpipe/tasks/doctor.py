@@ -7,7 +7,6 @@ What looks off becomes a line of `problems`, with what to do. A language model i
 options are those of `finetune`. A classifier reads the texts by its own rules and vocabulary, as `evaluate` does.
 """
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,12 +19,14 @@ from ..config import DoctorConfig, FinetuneConfig, TokenizeConfig
 from ..errors import SourceError
 from ..options import make_config, pick
 from ..text.batches import IntArray
+from ..text.labels import is_labelled
 from ..text.rules import Rules
 from ..text.store import TokenStore, is_store
-from ..text.vocab import VOCAB_FILE, Vocab
-from .corpus import Corpus, open_corpus, open_store, recipe_options
+from ..text.vocab import VOCAB_FILE
+from .corpus import Corpus, count_words, ids_of, open_corpus, open_store, recipe_options
+from .labels import class_counts
 from .model_check import CheckedModel, check_model
-from .model_folder import CLASSIFIER
+from .model_folder import CLASSIFIER, LANGUAGE_MODEL, named_model
 
 N_UNMAPPED = 20  # words that are named
 # Shares past which a number looks off.
@@ -44,7 +45,7 @@ class DoctorResult:
     n_train: int  # documents
     n_valid: int
     n_tokens: int  # to train on
-    vocab_size: int  # of the source's own vocabulary
+    vocab_size: int  # as finetune would number the source: its words, and those of a language model to start from
     words_mapped: (
         float | None
     )  # share of the source's words that the model knows; special tokens left out, here and below
@@ -69,13 +70,19 @@ def doctor(model: str | Path, source: str | Path, *, custom_rules: Rules | None 
     Raises `UlmpipeError` only where there is nothing to look at: no such folder, no documents.
     """
     config = make_config(DoctorConfig, options)
-    checked = check_model(Path(model))
+    model = named_model(str(model))
+    checked = check_model(model)
     problems = checked.problems
     kind, recipe = (checked.config["kind"], checked.config["recipe"]) if checked.config else (None, None)
     if kind == CLASSIFIER and recipe is not None and not is_store(Path(source)):
         config = replace(config, **_lang_and_rules(recipe, config, custom_rules))
+        if checked.config and checked.config.get("multi_label"):
+            separator = checked.config["trained"]["options"].get("label_separator", config.label_separator)
+            config = replace(config, multi_label=True, label_separator=separator)
     with TemporaryDirectory() as tokens:
-        corpus = _open(str(source), config, Path(tokens), problems, custom_rules)
+        starts = kind == LANGUAGE_MODEL and checked.vocab is not None and config.vocab is None
+        known = checked.vocab.itos if starts and checked.vocab else []  # finetune keeps them
+        corpus = _open(str(source), config, Path(tokens), problems, custom_rules, known)
         numbered = corpus
         if kind == CLASSIFIER and checked.vocab is not None and not is_store(Path(source)):
             by_model = replace(config, vocab=str(Path(model) / VOCAB_FILE))
@@ -92,14 +99,23 @@ def _lang_and_rules(recipe: dict[str, Any], config: DoctorConfig, custom_rules: 
     return {"lang": own.lang, "rules": own.rules}
 
 
-def _open(source: str, config: DoctorConfig, beside: Path, problems: list[str], custom_rules: Rules | None) -> Corpus:
+def _open(
+    source: str,
+    config: DoctorConfig,
+    beside: Path,
+    problems: list[str],
+    custom_rules: Rules | None,
+    known: Sequence[str] = (),
+) -> Corpus:
     """The corpus as finetune has it; all of it to train on, and a problem, where no documents can be held out."""
     as_finetune = FinetuneConfig(**asdict(config))
     try:
-        return open_corpus(source, as_finetune, beside, labelled=True, needs_labels=False, custom_rules=custom_rules)
+        return open_corpus(
+            source, as_finetune, beside, labelled=True, needs_labels=False, known=known, custom_rules=custom_rules
+        )
     except SourceError as err:
         tokens = pick(TokenizeConfig, config)
-        store = open_store(source, tokens, beside, labelled=True, custom_rules=custom_rules)
+        store = open_store(source, tokens, beside, labelled=True, known=known, custom_rules=custom_rules)
         problems.append(str(err))
         return Corpus(store, np.arange(store.n_docs), store, np.empty(0, np.int64))
 
@@ -110,7 +126,7 @@ def _open(source: str, config: DoctorConfig, beside: Path, problems: list[str], 
 def _look(corpus: Corpus, numbered: Corpus, checked: CheckedModel) -> DoctorResult:
     """Count. `corpus` has the source's own vocabulary, `numbered` the one that the model will read by."""
     store, known = corpus.store, set(checked.vocab.itos) if checked.vocab else None
-    words = _count_words(corpus)
+    words = count_words(corpus)
     unmapped = {word: n for word, n in words.most_common() if known is not None and word not in known}
     lengths = store.doc_lengths[corpus.train]
     recipe = checked.config["recipe"] if checked.config else None
@@ -134,7 +150,7 @@ def _look(corpus: Corpus, numbered: Corpus, checked: CheckedModel) -> DoctorResu
             "longest": int(lengths.max()),
         },
         labels=_count_labels(corpus),
-        n_unlabelled=int((store.doc_labels[corpus.train] < 0).sum()),
+        n_unlabelled=int((~is_labelled(store.doc_labels[corpus.train])).sum()),
         recipe=_short(store.manifest["recipe"]),
         model_recipe=_short(recipe) if recipe else None,
         n_quarantined=corpus.n_quarantined,
@@ -142,41 +158,18 @@ def _look(corpus: Corpus, numbered: Corpus, checked: CheckedModel) -> DoctorResu
     )
 
 
-def _count_words(corpus: Corpus) -> Counter[str]:
-    """How often each word of the source's vocabulary comes in what is trained on; special tokens left out."""
-    vocab: Vocab = corpus.store.vocab
-    counts = np.zeros(len(vocab), np.int64)
-    for ids in _docs(corpus.store, corpus.train):
-        counts += np.bincount(ids, minlength=len(vocab))
-    special = set(corpus.store.manifest["recipe"].get("specials", ()))
-    return Counter({vocab.itos[i]: int(counts[i]) for i in np.flatnonzero(counts) if vocab.itos[i] not in special})
-
-
 def _unknown(store: TokenStore, docs: IntArray) -> float | None:
     """Share of the tokens of some documents without an id of their own; None of none."""
     n_tokens = int(store.doc_lengths[docs].sum())
     if n_tokens == 0:
         return None
-    return sum(int((ids == store.vocab.unk_id).sum()) for ids in _docs(store, docs)) / n_tokens
-
-
-def _docs(store: TokenStore, docs: IntArray) -> Iterator[Any]:
-    """The ids of some documents, a record batch at a time: one array each."""
-    wanted = np.zeros(store.n_docs, bool)
-    wanted[docs] = True
-    begin = 0
-    for segment in store.segments:
-        n = len(segment.offsets) - 1
-        lengths = np.diff(segment.offsets)
-        ids = segment.ids[segment.offsets[0] : segment.offsets[-1]]
-        yield ids[np.repeat(wanted[begin : begin + n], lengths)]
-        begin += n
+    return sum(int((ids == store.vocab.unk_id).sum()) for ids in ids_of(store, docs)) / n_tokens
 
 
 def _count_labels(corpus: Corpus) -> dict[str, dict[str, int]]:
     names = corpus.store.labels
     parts = {"train": corpus.store.doc_labels[corpus.train], "valid": corpus.valid_store.doc_labels[corpus.valid]}
-    counts = {part: np.bincount(labels[labels >= 0], minlength=len(names)) for part, labels in parts.items()}
+    counts = {part: class_counts(labels, len(names)) for part, labels in parts.items()}
     return {name: {part: int(counts[part][i]) for part in parts} for i, name in enumerate(names)}
 
 

@@ -161,7 +161,7 @@ def _evaluate_classifier(pretrained: Pretrained, store: TokenStore, source: str)
 
 def _evaluate_answers(pretrained: Pretrained, pred: Tensor, target: Tensor, n_quarantined: int) -> Evaluation:
     """Of several labels a document, at the model's thresholds. pred: (N, C) logits, target: (N, C) 0 or 1."""
-    said = pretrained.probabilities(pred) >= torch.tensor(pretrained.thresholds)
+    said = pretrained.probabilities(pred).double() >= torch.tensor(pretrained.thresholds, dtype=torch.float64)
     counts = answer_counts(said, target)
     exact = float((said == (target > 0)).all(dim=1).double().mean())
     return Evaluation(

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..config import FinetuneConfig
 from ..console import log
-from ..durable import MANIFEST, check_output, locked, read_json
+from ..durable import check_output, locked, read_json
 from ..errors import ConfigError, UlmpipeError
 from ..journal import recorded
 from ..models import CLASSIFIER_DROPOUTS, LM_DROPOUTS, scaled_dropouts
@@ -22,14 +22,13 @@ from ..options import make_config
 from ..text.batches import IntArray
 from ..text.rules import Rules
 from ..text.store import TokenStore, is_store
-from ..train import check_finished, check_resume, start_over, stops_told
+from ..train import check_finished, check_resume, saved_options, start_over, stops_told
 from ..train.parallel import first_then_others, is_first, only_first
 from .classify import train_classifier
-from .corpus import Corpus, check_same_vocab, open_corpus
+from .corpus import Corpus, check_same_recipe, check_same_vocab, open_corpus
 from .folds import FOLDS_FOLDER, check_folds_finished, cross_validate, fold_parts, folds_begun, means, start_folds_over
 from .labels import choose_labelled, strata
 from .model_folder import (
-    BOX,
     CLASSIFIER,
     CONFIG_FILE,
     LANGUAGE_MODEL,
@@ -37,6 +36,7 @@ from .model_folder import (
     Pretrained,
     boxed_language_model,
     left_behind,
+    named_model,
     newest_language_model,
 )
 from .phases import check_machine
@@ -81,7 +81,8 @@ def finetune(
     dropouts = scaled_dropouts(LM_DROPOUTS, config.drop_mult)
     classifier_dropouts = scaled_dropouts(CLASSIFIER_DROPOUTS, config.classifier_drop_mult)
     begin_s = time.monotonic()
-    start = _load_start(config, str(source), out)
+    config = _with_start(config, str(source), out)
+    start = _load_start(config, out)
     folders = _folders(config, out)
     with (
         stops_told(*folders, *_fold_folders(config, out), resume=config.resume),
@@ -122,6 +123,7 @@ def finetune(
         if config.stage != "lm":
             assert lm is not None
             check_same_vocab(corpus.store, lm.vocab, str(source))
+            check_same_recipe(corpus.store, lm.recipe, str(source))
             if config.folds is not None:
                 folds = cross_validate(corpus, chosen, config, lm, classifier_dropouts, out)
                 corpus = replace(corpus, valid_store=corpus.store, valid=np.empty(0, np.int64))  # all are learned from
@@ -182,7 +184,10 @@ def _choose(corpus: Corpus, config: FinetuneConfig) -> IntArray:
 
 
 def _words(config: FinetuneConfig, start: Pretrained | None) -> dict[str, Any]:
-    """With which words the texts are numbered: those of a tuned model, else their own and those of the model to start from."""
+    """With which words the texts are numbered: those of a tuned model, else their own and those of the model to start from.
+
+    A token store has its own, and keeps them (`open_store`).
+    """
     if start is None or config.vocab is not None:
         return {}
     return {"vocab": start.vocab} if config.stage == "classifier" else {"known": start.vocab.itos}
@@ -204,31 +209,35 @@ def _check_own_language_model(folder: Path) -> None:
         raise UlmpipeError(f"{folder} is a language model of its own, which this would replace: choose another -o")
 
 
-def _load_start(config: FinetuneConfig, source: str, out: Path) -> Pretrained | None:
-    """The language model to start from: `--from` (or `none`), else the newest under `models/`, else the one in the box.
+def _with_start(config: FinetuneConfig, source: str, out: Path) -> FinetuneConfig:
+    """Fill in which language model to start from, where `--from` does not say: the newest, else the one in the box, else none.
 
-    Says which. `--stage classifier` goes on from the tuned one in `out`. Raises `UlmpipeError` for a model of another
-    kind.
+    Says which. A training that is resumed starts from what it was begun with, whatever is the newest by now. `--stage
+    classifier` goes on from the tuned one in `out`.
     """
-    if config.from_model is not None:
-        folder = None if config.from_model == "none" else _named(config.from_model)
-    elif config.stage == "classifier":
-        folder = out / LM_FOLDER
-    else:
-        lang = TokenStore(source).manifest["recipe"]["lang"] if is_store(Path(source)) else config.lang
-        folder = newest_language_model() or boxed_language_model(lang)
-        nothing = f"no language model under {MODELS_FOLDER}/, and none of {lang!r} in the box: starting from nothing"
-        log(f"starting from {folder}" if folder else nothing)
-    if folder is None:
+    if config.from_model is not None or config.stage == "classifier":
+        return config
+    if config.resume and (begun_with := saved_options(out / LM_FOLDER).get("from_model")):
+        return replace(config, from_model=begun_with)
+    lang = TokenStore(source).manifest["recipe"]["lang"] if is_store(Path(source)) else config.lang
+    folder = newest_language_model() or boxed_language_model(lang)
+    nothing = f"no language model under {MODELS_FOLDER}/, and none of {lang!r} in the box: starting from nothing"
+    log(f"starting from {folder}" if folder else nothing)
+    return replace(config, from_model=str(folder or "none"))
+
+
+def _load_start(config: FinetuneConfig, out: Path) -> Pretrained | None:
+    """The language model to start from, None for none. Raises `UlmpipeError` for a model of another kind."""
+    if config.from_model == "none":
         if config.stage == "classifier":
             raise ConfigError("--stage classifier needs a tuned language model: --stage lm makes one, --from names one")
         return None
+    folder = out / LM_FOLDER if config.from_model is None else named_model(config.from_model)
     start = Pretrained.from_pretrained(folder)
     if start.kind != LANGUAGE_MODEL:
         raise UlmpipeError(f"{folder} is a {start.kind}, expected a language model: pretrain makes one")
+    if start.trained.get("backward"):
+        raise UlmpipeError(
+            f"{folder} was trained on texts read backward, and these are read forward: choose another --from"
+        )
     return start
-
-
-def _named(given: str) -> Path:
-    """The folder that `--from` names: one of the user's, or one in the box by its name alone, such as `en-small`."""
-    return BOX / given if not Path(given).exists() and (BOX / given / MANIFEST).exists() else Path(given)

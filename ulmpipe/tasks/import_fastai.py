@@ -51,14 +51,14 @@ class ImportResult:
 
 
 def import_fastai(weights: str | Path, itos: str | Path, out: str | Path | None = None, **options: Any) -> ImportResult:
-    """Write the model of fastai's files `weights` (.pth) and `itos` (.pkl) to `out`, by default `models/<name of weights>`.
+    """Write the model of fastai's files `weights` (.pth) and `itos` (.pkl) to `out`, by default `models/<name of weights>-lm`.
 
     `options` are the fields of `ImportConfig`. Ids and logits stay what they are in fastai. Raises `SourceError` for
     files that are not fastai's, `UlmpipeError` that names weights which do not fit.
     """
     config = make_config(ImportConfig, options)
     weights, itos = Path(weights), Path(itos)
-    out = Path(out) if out is not None else MODELS_FOLDER / weights.name.split(".")[0]
+    out = Path(out) if out is not None else MODELS_FOLDER / f"{weights.name.split('.')[0]}-lm"
     check_output(out, expected=LANGUAGE_MODEL)
     words = read_itos(itos)
     _check_specials(words, itos)

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from ..durable import FILE_NAME, MANIFEST, check_keys, read_json, sha256_of
 from ..errors import StoreError, UlmpipeError
+from ..models.packed import unpack
 from ..text.tokenizer import spacy_version
 from ..text.vocab import VOCAB_FILE, Vocab
 from .model_folder import CONFIG_FILE, FILES, PARTS, WEIGHTS_FILE, build_model, read_model_manifest
@@ -106,7 +107,7 @@ def _wrong_weights(path: Path, config: dict[str, Any], checked: CheckedModel) ->
         return []
     expected = model.state_dict()
     try:
-        found = load_file(path, device="cpu")
+        found = unpack(load_file(path, device="cpu"))
     except (SafetensorError, OSError, ValueError) as err:
         return [f"{path} can't be read: {str(err).splitlines()[0]}. Restore it from a copy"]
     wrong = [f"{name} is missing" for name in expected if name not in found]

@@ -160,6 +160,12 @@ def boxed_language_model(lang: str) -> Path | None:
     return next((path.parent for path in sorted(BOX.glob(f"{lang}-*/{MANIFEST}"))), None)
 
 
+def named_model(given: str) -> Path:
+    """The folder that a user names: one of theirs, or one in the box by its name alone, such as `en-small`."""
+    boxed = BOX / given
+    return boxed if not Path(given).exists() and (boxed / MANIFEST).exists() else Path(given)
+
+
 def newest_language_model(folder: Path = MODELS_FOLDER) -> Path | None:
     """The newest finished language model right below a folder that reads forward, or None."""
     found: list[tuple[float, Path]] = []

@@ -14,7 +14,7 @@ from ..models.transfer import transfer_language_model
 from ..train import Phase
 from ..train.metrics import finite_row
 from ..train.parallel import is_first
-from .corpus import Corpus
+from .corpus import Corpus, count_words
 from .model_folder import LANGUAGE_MODEL, Pretrained
 from .phases import language_model_learner, seed_everything, train_phases
 
@@ -42,8 +42,12 @@ def tune_language_model(
     share = None
     if start is not None:
         _compare_recipes(start, corpus)
-        share = transfer_language_model(model, start.model.state_dict(), start.vocab.itos, vocab.itos)
-        log(f"{share:.1%} of {len(vocab):,} words carried over from {start.folder}; the others begin as their mean")
+        transfer_language_model(model, start.model.state_dict(), start.vocab.itos, vocab.itos)
+        words = count_words(corpus)
+        share = sum(word in start.vocab.stoi for word in words) / max(1, len(words))
+        log(
+            f"{start.folder} knows {share:.1%} of the {len(words):,} words of these texts; the others begin as the mean of all"
+        )
     learn = language_model_learner(model, corpus, config)
     n_tokens = int(corpus.store.doc_lengths[corpus.train].sum())
     size = {"n_tokens": n_tokens, "n_steps": len(learn.train_dl)}

@@ -30,7 +30,7 @@ from .lr_find import LRCurve
 from .memory import keep_freed_memory
 from .metrics import Metrics, accuracy, confusion_matrix, f1_macro, f1_scores, perplexity, probabilities
 from .params import adam, discriminative, freeze_to, param_groups
-from .phases import LOGS, Phase, check_finished, check_resume, run_phases, start_over
+from .phases import LOGS, Phase, check_finished, check_resume, run_phases, saved_options, start_over
 from .precision import MixedPrecision, Precision, check_precision, pick_precision
 from .progress import MetricsLog, Progress
 from .regularize import GradientClip, ResetState, RNNRegularizer, activation_reg, temporal_activation_reg
@@ -107,6 +107,7 @@ __all__ = [
     "save_checkpoint",
     "slanted_triangular",
     "smaller_for_few",
+    "saved_options",
     "start_over",
     "stops_told",
     "temporal_activation_reg",

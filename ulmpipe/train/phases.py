@@ -123,6 +123,12 @@ def check_resume(resume: bool, *folders: Path) -> None:
         log(f"{folders[0]} holds a finished model: it is replaced when this one is")
 
 
+def saved_options(out: Path) -> dict[str, Any]:
+    """The options with which the training in `out` was begun, as its last checkpoint has them; {} without one."""
+    path = latest_checkpoint(out)
+    return {} if path is None else dict(read_json(path / "state.json")["extra"].get("options", {}))
+
+
 def start_over(out: Path) -> None:
     """Clear the traces of a finished training; one that did not finish is refused."""
     check_finished(out)
