@@ -19,15 +19,22 @@ from ulmpipe.tasks.predict import predict
 
 
 def test_classifier_is_unfrozen_from_the_top():
-    phases = classifier_phases(FinetuneConfig(classifier_lr=0.04, unfrozen_lr=0.01, layer_factor=2.0, epochs=3), 4)
+    phases = classifier_phases(
+        FinetuneConfig(classifier_lr=0.04, unfrozen_lr=0.01, layer_factor=2.0, epochs=3), 4, n_labels=50
+    )
     assert [(p.n_epochs, p.freeze_to) for p in phases] == [(1, -1), (1, -2), (3, 0)]
     assert [p.lrs[-1] for p in phases] == [0.04, 0.02, 0.01]
     assert phases[-1].lrs == pytest.approx((0.00125, 0.0025, 0.005, 0.01))
 
 
+@pytest.mark.parametrize(("n_labels", "ref"), [(10, 8), (1000, 6), (100_000, 2)])
+def test_few_labels_are_read_more_often(n_labels: int, ref: int):
+    assert classifier_phases(FinetuneConfig(), 4, n_labels=n_labels)[-1].n_epochs == ref
+
+
 def test_without_gradual_unfreezing_all_layers_have_as_many_epochs():
-    gradual = classifier_phases(FinetuneConfig(epochs=3), 4)
-    (at_once,) = classifier_phases(FinetuneConfig(epochs=3, gradual=False), 4)
+    gradual = classifier_phases(FinetuneConfig(epochs=3), 4, n_labels=50)
+    (at_once,) = classifier_phases(FinetuneConfig(epochs=3, gradual=False), 4, n_labels=50)
     assert at_once.n_epochs == sum(p.n_epochs for p in gradual) == 5
     assert (at_once.lrs, at_once.freeze_to) == (gradual[-1].lrs, 0)
 
