@@ -46,7 +46,7 @@ def test_numbers_are_finite_and_whole_where_they_count(name: str, value: float):
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"epochs": 1.5}, "--epochs is 1.5, expected int"),
+        ({"epochs": 1.5}, "--epochs is 1.5, expected int | None"),
         ({"batch_size": "64"}, "--batch-size is '64', expected int"),
         ({"batch_size": None}, "--batch-size is None, expected int"),
         ({"max_steps": "9"}, "--max-steps is '9', expected int | None"),
