@@ -80,8 +80,8 @@ def doctor(model: str | Path, source: str | Path, *, custom_rules: Rules | None 
             separator = checked.config["trained"]["options"].get("label_separator", config.label_separator)
             config = replace(config, multi_label=True, label_separator=separator)
     with TemporaryDirectory() as tokens:
-        starts = kind == LANGUAGE_MODEL and checked.vocab is not None and config.vocab is None
-        known = checked.vocab.itos if starts and checked.vocab else []  # finetune keeps them
+        keeps = kind == LANGUAGE_MODEL and config.vocab is None  # as finetune keeps the words of its start
+        known = checked.vocab.itos if keeps and checked.vocab is not None else []
         corpus = _open(str(source), config, Path(tokens), problems, custom_rules, known)
         numbered = corpus
         if kind == CLASSIFIER and checked.vocab is not None and not is_store(Path(source)):
