@@ -18,7 +18,7 @@ import argparse
 from typing import Any
 
 from bench import record
-from bench.command import about_model, classify, classify_command, run_training
+from bench.command import about_model, classify, classify_command, run_training, some_reviews
 from ulmpipe.console import log
 
 NAME = "ablation"
@@ -28,6 +28,8 @@ ARMS = {  # by name: the language model, options of the classifier's training
     "without tuning the language model": ("untuned", ""),
     "without gradual unfreezing": ("tuned", "--no-gradual"),
     "without discriminative rates": ("tuned", "--layer-factor 1"),
+    "without texts whose labels are guessed": ("tuned", "--no-self-training"),
+    "without words and pairs beside the network": ("tuned", "--no-ngrams"),
 }
 
 
@@ -68,7 +70,7 @@ def measure(args: argparse.Namespace, models: dict[str, Path]) -> None:
                     NAME, **key, command=f"ulmpipe {classify_command(words)}", language_model=about[model]
                 ):
                     continue
-                found = classify(models[model], words, args.work / f"ablation-classifier-{seed}")
+                found = classify(models[model], words, args.work / f"ablation-classifier-{seed}", args.test)
                 record.add_point(NAME, key, {**found, "language_model": about[model]})
                 log(f"{arm}, {n_labels:,} labels, seed {seed}: {found['accuracy']:.4f}")
 
@@ -84,12 +86,14 @@ def main() -> None:
     parser.add_argument("--lm-epochs", type=int, default=1)
     parser.add_argument("--lm-options", default="", help="options of all three language models, in one string")
     parser.add_argument("--options", default="", help="options of all classifiers, in one string")
+    parser.add_argument("--n-test", type=int, default=2500, help="reviews that all arms are tested on")
     parser.add_argument("--work", type=Path, default=Path("models/bench"), help="for models and tokens")
     args = parser.parse_args()
     record.where()
     args.work, args.pretrained = args.work.resolve(), args.pretrained.resolve()
     args.tuned = args.tuned and args.tuned.resolve()
     args.work.mkdir(parents=True, exist_ok=True)
+    args.test = some_reviews(args.work, args.n_test)
     measure(args, language_models(args))
 
 

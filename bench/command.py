@@ -11,8 +11,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow.parquet as pq
+
 from bench.record import ROOT
 from ulmpipe.config import FinetuneConfig, PretrainConfig
+
+TEST_SEED = 0
 
 
 def run(command: str, **places: Any) -> dict[str, Any]:
@@ -45,13 +50,22 @@ def run_training(command: str, folder: Path, **places: Any) -> dict[str, Any]:
     return {**found, "command": f"ulmpipe {command}", "resumed": was_killed}
 
 
-def classify(lm: Path, options: str, out: Path) -> dict[str, Any]:
-    """Train a classifier of IMDB on a tuned language model, and test it on the test reviews; its folder is removed.
+def some_reviews(work: Path, n_test: int) -> Path:
+    """A file of `n_test` reviews of IMDB's test split, by chance, always the same ones: what few labels are judged by."""
+    table = pq.read_table(os.path.expandvars("$ULMPIPE_DATA/imdb/test.parquet"))
+    rows = np.sort(np.random.default_rng(TEST_SEED).permutation(len(table))[:n_test])
+    path = work / f"test-{n_test}.parquet"
+    pq.write_table(table.take(rows), path)
+    return path
+
+
+def classify(lm: Path, options: str, out: Path, test: Path) -> dict[str, Any]:
+    """Train a classifier of IMDB on a tuned language model, and test it on a file of reviews; its folder is removed.
 
     The vocabulary is the model's own, so that its texts need not be told again. `command` is that of the training.
     """
     trained = run_training(classify_command(options), out, lm=lm, out=out)
-    tested = run("evaluate {out} $ULMPIPE_DATA/imdb/test.parquet", out=out)
+    tested = run("evaluate {out} {test}", out=out, test=test)
     shutil.rmtree(out)
     return {
         "command": trained["command"],

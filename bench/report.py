@@ -157,9 +157,7 @@ def labels_table(result: dict[str, Any]) -> str:
     if models := [point["language_model"] for point in points if point["method"] == "ulmpipe"]:
         perplexities = dict.fromkeys(f"{math.exp(model['valid_loss']):.1f}" for model in models)
         lines[0] += f" ulmpipe starts from a language model of IMDB (perplexity {', '.join(perplexities)}), whose training is not in the minutes."  # fmt: skip
-    some = [p for p in points if p["method"] == "tfidf" and p["n_labels"] == max(q["n_labels"] for q in points)]
-    also = f" (on the reviews of the embeddings TF-IDF reaches {some[0]['accuracy_on_some']:.4f} with all labels)" if some and "embeddings" in methods else ""  # fmt: skip
-    return "\n".join([*lines, f"Test reviews: {'; '.join(tested)}{also}.", "", *rows, "", points_line(result)])
+    return "\n".join([*lines, f"Test reviews: {'; '.join(tested)}.", "", *rows, "", points_line(result)])
 
 
 def ablation_table(result: dict[str, Any]) -> str:

@@ -218,3 +218,16 @@ def xresnet_parameters(blocks: list[int], expansion: int, stem: list[int], c_out
                 total += conv_and_norm(n_in, n_out, 1)
             n_in = n_out
     return total + n_in * c_out + c_out
+
+
+def ngram_logits(ids: list[int], table, bias, vocab_size: int) -> list[float]:
+    """The rows of all words and pairs of a document, each once, added up and divided by the root of their last numbers."""
+    n_buckets = len(table) - vocab_size
+    rows = set(ids) | {
+        (a * 1_640_531_527 + b * 1_013_904_223) % (2**31 - 1) % n_buckets + vocab_size
+        for a, b in zip(ids, ids[1:], strict=False)
+    }
+    total = np.zeros(table.shape[1])
+    for row in rows:
+        total += np.asarray(table[row])
+    return (total[:-1] / np.sqrt(max(total[-1], 1e-12)) + np.asarray(bias)).tolist()

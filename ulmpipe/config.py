@@ -114,6 +114,13 @@ class FinetuneConfig(TrainConfig, TokenizeConfig):
     gradual: bool = option(
         True, "unfreeze the classifier's layers one by one; else all are trained at once, for as many epochs"
     )
+    ngrams: bool = option(
+        True, "beside the network score the words and pairs of words of a document: better, the fewer labels the more"
+    )
+    self_training: bool = option(
+        True,
+        "with few labels learn from texts without one too, those whose labels are guessed most surely by their words",
+    )
     classifier_drop_mult: float = option(0.5, "multiplies the classifier's dropouts", bound="0 or more")
     max_tokens: int = option(
         1400,

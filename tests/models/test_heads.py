@@ -18,6 +18,7 @@ from ulmpipe.models import (
     concat_pool,
     scaled_dropouts,
 )
+from ulmpipe.models.heads import Standardize
 
 V, C, PAD_ID, BPTT = 30, 3, 1, 8
 TINY = SIZES["tiny"]
@@ -126,9 +127,29 @@ def test_an_empty_document_is_classified():
     assert model(torch.full((1, 1), PAD_ID), torch.tensor([0])).isfinite().all()
 
 
-def test_head_is_built_as_in_the_paper():
+def test_head_is_built_as_in_the_paper_but_for_its_norms():
     kinds = [type(layer).__name__ for layer in PoolingLinearClassifier(E, C).layers]
-    assert kinds == ["BatchNorm1d", "Dropout", "Linear", "ReLU", "BatchNorm1d", "Dropout", "Linear"]
+    assert kinds == ["Standardize", "Dropout", "Linear", "ReLU", "Dropout", "Linear"]
+
+
+def test_features_are_standardized_by_what_was_measured():
+    features = torch.randn(50, 4) * torch.tensor([1.0, 10, 0, 1e3]) + torch.tensor([0.0, 5, 7, 1e4])
+    standardize = Standardize(4)
+    assert torch.equal(standardize(features), features)
+    standardize.measure(features)
+    ref = (features - features.mean(dim=0)) / features.std(dim=0, correction=0)
+    torch.testing.assert_close(standardize(features)[:, [0, 1, 3]], ref[:, [0, 1, 3]], rtol=1e-4, atol=1e-4)
+    assert (standardize(features)[:, 2] == 0).all()  # it never changes
+    assert not list(standardize.parameters()) and set(standardize.state_dict()) == {"mean", "std"}
+
+
+def test_a_document_is_trained_on_as_if_it_were_alone():
+    """No statistics of a batch: they would be those of documents of like length."""
+    model = TextClassifier(V, C, **TINY, bptt=BPTT, **scaled_dropouts(CLASSIFIER_DROPOUTS, 0), head_p=0).train()
+    ids, lengths = padded(documents([12, 20, 3]))
+    together = model(ids, lengths)
+    for i, n in enumerate(lengths.tolist()):
+        torch.testing.assert_close(model(ids[i : i + 1, :n], lengths[i : i + 1])[0], together[i], rtol=1e-4, atol=1e-5)
 
 
 def test_every_parameter_gets_a_gradient():
@@ -141,6 +162,7 @@ def test_one_batch_can_be_learned_by_heart():
     model = TextClassifier(V, C, **TINY, bptt=BPTT, **scaled_dropouts(CLASSIFIER_DROPOUTS, 0), head_p=0)
     ids, lengths = padded(documents([12, 20, 15, 3, 7, 18]))
     labels = torch.tensor([0, 1, 2, 0, 1, 2])
+    model.head.layers[0].measure(concat_pool(model.encoder(ids, lengths), lengths))  # pyright: ignore[reportCallIssue]
     opt = torch.optim.Adam(model.parameters(), lr=1e-2)
     for _ in range(25):
         loss = F.cross_entropy(model(ids, lengths), labels)

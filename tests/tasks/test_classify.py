@@ -11,9 +11,15 @@ from learnable import TINY_CLASSIFIER, Trained, make_docs, write_csv
 from torch.nn import functional as F
 
 from ulmpipe.config import FinetuneConfig
-from ulmpipe.tasks.classify import classifier_phases, training_loss
+from ulmpipe.models import TextClassifier
+from ulmpipe.models.transfer import load_encoder
+from ulmpipe.tasks.classify import classifier_phases, measure_features, training_loss
+from ulmpipe.tasks.corpus import Corpus
 from ulmpipe.tasks.finetune import finetune
+from ulmpipe.tasks.model_folder import Pretrained
 from ulmpipe.tasks.predict import predict
+from ulmpipe.text.batches import ClassifierBatches, Docs
+from ulmpipe.text.store import TokenStore
 
 # ---- phases ---------------------------------------------------------------------------------------------------------
 
@@ -72,6 +78,24 @@ def test_smoothed_labels_make_a_classifier_less_sure(tmp_path: Path, trained: Tr
     sure, unsure = (np.mean([p.probability for p in predict(f, texts)]) for f in (trained.clf, tmp_path / "clf"))
     assert 0.6 < unsure < 0.85 < sure  # it is told 0.75
     assert comp.valid_loss > trained.finetuned.valid_loss  # the plain one: it minds that the classifier is less sure
+
+
+def test_head_knows_the_features_before_it_learns(trained: Trained):
+    """Those that the encoder gives, before any training, have mean 0 and deviation 1 for the head."""
+    lm = Pretrained.from_pretrained(trained.lm)
+    store = TokenStore(trained.store)
+    corpus, chosen = Corpus(store, np.arange(200), store, np.empty(0, np.int64)), np.arange(0, 200, 2)
+    model = TextClassifier(**{name: lm.settings[name] for name in ("vocab_size", "emb_size", "hidden_size", "n_layers")}, n_classes=2)  # fmt: skip
+    load_encoder(model, lm.model.state_dict())
+    measure_features(model, corpus, chosen, FinetuneConfig(max_tokens=50))
+    features: list[torch.Tensor] = []
+    model.head.layers[0].register_forward_hook(lambda layer, given, out: features.append(out))
+    (batch,) = ClassifierBatches(Docs.from_store(store), chosen, batch_size=500, pad_id=1, max_tokens=50, shuffle=False).batches(0)  # fmt: skip
+    model.eval()(*batch[:2])
+    torch.testing.assert_close(features[0].mean(dim=0), torch.zeros(features[0].shape[1]), rtol=0, atol=1e-3)
+    torch.testing.assert_close(
+        features[0].std(dim=0, correction=0), torch.ones(features[0].shape[1]), rtol=0, atol=1e-3
+    )
 
 
 def test_few_documents_get_smaller_batches(trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

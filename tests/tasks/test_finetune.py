@@ -252,8 +252,6 @@ def test_stage_classifier_without_a_tuned_model_is_refused(trained: Trained, tmp
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"batch_size": 1}, "--batch-size is 1, expected 2 or more: batch norm can't train on one document"),
-        ({"batch_size": 1, "stage": "classifier"}, "--batch-size is 1, expected 2 or more"),
         ({"device": "gpu"}, "--device gpu is unknown"),
         ({"device": "mps"}, "--device mps is unknown"),
         ({"device": "cpu", "precision": "fp16"}, "fp16 needs a GPU"),
@@ -269,10 +267,10 @@ def test_what_can_not_work_is_refused_before_the_texts_are_read(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_language_model_takes_batches_of_one(trained: Trained, tmp_path: Path):
+def test_batches_may_be_of_one_document(trained: Trained, tmp_path: Path):
     options = {**SHORT, "batch_size": 1, "max_steps": 2}
-    finetune(trained.train, tmp_path / "out", from_model=str(trained.lm), **options, stage="lm")
-    assert (tmp_path / "out/lm/manifest.json").exists()
+    finetune(trained.train, tmp_path / "out", from_model=str(trained.lm), **options)
+    assert (tmp_path / "out/manifest.json").exists() and (tmp_path / "out/lm/manifest.json").exists()
 
 
 def test_output_that_holds_a_language_model_is_refused_and_untouched(own: Path):

@@ -12,7 +12,8 @@ from ulmpipe.durable import sha256_of
 from ulmpipe.errors import ConfigError, SourceError, UlmpipeError
 from ulmpipe.tasks import folds as task
 from ulmpipe.tasks.finetune import FinetuneResult, finetune
-from ulmpipe.tasks.folds import fold_parts, means, say_spread, summary
+from ulmpipe.tasks.folds import means, say_spread, summary
+from ulmpipe.tasks.labels import fold_parts
 
 SHORT = {**TINY_CLASSIFIER, "max_steps": 4, "epochs": 1}
 

@@ -153,9 +153,10 @@ def test_fast_engine_takes_over_and_changes_nothing(model: Pretrained, monkeypat
 
 def test_int8_says_nearly_the_same(model: Pretrained):
     texts = [text for text, _ in make_docs(20, seed=14)]
-    ref, comp = Predictor(model).predict(texts), Predictor(model, quantize=True).predict(texts)
-    assert [p.label for p in comp] == [p.label for p in ref]
-    differences = [abs(a.probability - b.probability) for a, b in zip(comp, ref, strict=True)]
+    both_ways = [" ".join(pair) for pair in zip(texts, texts[1:], strict=False)]  # of which nothing is sure
+    ref, comp = (Predictor(model, quantize=q).predict([*texts, *both_ways]) for q in (False, True))
+    assert [p.label for p in comp[:20]] == [p.label for p in ref[:20]]
+    differences = [abs(a.probabilities["pos"] - b.probabilities["pos"]) for a, b in zip(comp, ref, strict=True)]
     assert 0 < max(differences) < 0.05
 
 

@@ -3,7 +3,8 @@
     ids (B, L), lengths (B,), classes (B,) -> log-odds of the class -> gradient at the word vectors -> scores (B, L)
 
 A score is the change of the log-odds, to first order, that the token's vector brings, against a vector of zeros: positive
-where the word speaks for the class (Denil, Demiraj and de Freitas 2014, "Extraction of salient sentences"). Needs one
+where the word speaks for the class (Denil, Demiraj and de Freitas 2014, "Extraction of salient sentences"). What the
+n-grams at a word add is added exactly, half of a pair to each of its words. Needs one
 backward pass, and changes nothing in the model. Does not know words.
 """
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .heads import TextClassifier
+from .ngrams import NGramScores
 
 
 def word_scores(
@@ -43,14 +45,28 @@ def word_scores(
         # cuDNN has no backward pass of an LSTM in evaluation mode.
         with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
             model.encoder.rnn.reset()
-            found = (odds or log_odds)(model.head(model.encoder.rnn(ids), lengths), classes)  # (B,)
-            (gradient,) = torch.autograd.grad(found.sum(), taken)  # (B, L, E)
+            logits = model.head(model.encoder.rnn(ids), lengths)  # (B, C)
+            if model.ngrams is not None:
+                logits = logits + model.ngrams(ids, lengths)
+            found = (odds or log_odds)(logits, classes)  # (B,)
+            gradient, by_logit = torch.autograd.grad(found.sum(), [*taken, logits])  # (B, L, E), (B, C)
     finally:
         hook.remove()
         model.encoder.rnn.reset()
     scores = (gradient * taken[0].detach()).sum(dim=-1)  # (B, L)
+    if model.ngrams is not None:
+        scores = scores + _ngram_scores(model.ngrams, ids, lengths, by_logit)
     is_pad = torch.arange(ids.shape[1], device=ids.device) >= lengths[:, None]  # (B, L)
     return scores.masked_fill(is_pad, 0).float()
+
+
+def _ngram_scores(ngrams: NGramScores, ids: Tensor, lengths: Tensor, by_logit: Tensor) -> Tensor:
+    """What the n-grams at each word do for the log-odds, (B, L); by_logit: (B, C), their gradient at the logits."""
+    scores = by_logit.new_zeros(ids.shape)  # (B, L)
+    for row, n_words in enumerate(lengths.tolist()):
+        if n_words:
+            scores[row, :n_words] = ngrams.word_logits(ids[row, :n_words]) @ by_logit[row]
+    return scores
 
 
 def log_odds(logits: Tensor, classes: Tensor) -> Tensor:

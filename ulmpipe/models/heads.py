@@ -1,6 +1,7 @@
 """From a language model's encoder to a classifier of whole documents (ULMFiT, Howard and Ruder 2018, section 3.3).
 
     ids (B, L), lengths (B,) -> SentenceEncoder -> (B, L, E) -> concat_pool -> (B, 3E) -> two linear layers -> (B, C)
+                             -> NGramScores of ngrams.py, where there are some                        -> + (B, C)
 
 Documents are padded at the END: an LSTM reads forward, so real steps never see a pad, and no packing or sorting by
 length is needed. Does not pad or batch (`ulmpipe.text`), does not load a language model's weights (`transfer.py`).
@@ -11,6 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .awd_lstm import AWDLSTM
+from .ngrams import NGramScores
+
+SAME = 1e-6  # a standard deviation below it is rounding
 
 
 def concat_pool(output: Tensor, lengths: Tensor) -> Tensor:
@@ -57,10 +61,35 @@ class SentenceEncoder(nn.Module):
         return F.pad(output, (0, 0, 0, ids.shape[1] - n_steps)) if ids.shape[1] > n_steps else output  # (B, L, E)
 
 
+class Standardize(nn.Module):
+    """Shift and scale each feature by a mean and a standard deviation that are measured once, and not trained."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, n_features: int):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(n_features))
+        self.register_buffer("std", torch.ones(n_features))
+
+    def measure(self, features: Tensor) -> None:
+        """Take mean and standard deviation of features (N, F); one that never changes is only shifted."""
+        mean = features.mean(dim=0, dtype=torch.float64)
+        std = features.double().sub(mean).square().mean(dim=0).sqrt()
+        self.mean.copy_(mean)
+        self.std.copy_(torch.where(std > SAME, std, 1.0))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Take and return (B, F)."""
+        return (features - self.mean) / self.std
+
+
 class PoolingLinearClassifier(nn.Module):
     """Pool the outputs of a document and classify it by two linear layers.
 
-    Batch normalisation needs at least two documents in a training batch.
+    The paper has batch norms before both. A batch holds documents of like length, whose means are others than those of all,
+    and of few labels it is small: with the statistics of the training documents instead, which `Standardize` measures before
+    the training, one epoch of a head on 500 or 2,000 reviews was right on 7 to 8 points more, and ten on as many.
     """
 
     def __init__(
@@ -68,11 +97,10 @@ class PoolingLinearClassifier(nn.Module):
     ):
         super().__init__()
         self.layers = nn.Sequential(
-            nn.BatchNorm1d(3 * emb_size),
+            Standardize(3 * emb_size),
             nn.Dropout(output_p),
             nn.Linear(3 * emb_size, hidden_size),
             nn.ReLU(inplace=True),
-            nn.BatchNorm1d(hidden_size),
             nn.Dropout(head_p),
             nn.Linear(hidden_size, n_classes),
         )
@@ -83,7 +111,7 @@ class PoolingLinearClassifier(nn.Module):
 
 
 class TextClassifier(nn.Module):
-    """Classify documents: `SentenceEncoder` on an AWD-LSTM, then `PoolingLinearClassifier`.
+    """Classify documents: `SentenceEncoder` on an AWD-LSTM, then `PoolingLinearClassifier`; `NGramScores` beside, if `n_buckets`.
 
     model = TextClassifier(60_000, 2, **SIZES["base"], **scaled_dropouts(CLASSIFIER_DROPOUTS, 0.5))
     logits = model(ids, lengths)
@@ -106,6 +134,7 @@ class TextClassifier(nn.Module):
         weight_p: float = 0.5,
         head_p: float = 0.1,
         head_hidden_size: int = 50,
+        n_buckets: int = 0,
     ):
         super().__init__()
         rnn = AWDLSTM(
@@ -123,7 +152,15 @@ class TextClassifier(nn.Module):
         self.head = PoolingLinearClassifier(
             emb_size, n_classes, hidden_size=head_hidden_size, output_p=output_p, head_p=head_p
         )
+        self.ngrams = NGramScores(vocab_size, n_classes, n_buckets=n_buckets) if n_buckets else None
 
-    def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
-        """Take ids (B, L) int64, padded at the end, and lengths (B,) int64; return logits (B, C)."""
-        return self.head(self.encoder(ids, lengths), lengths)
+    def forward(self, ids: Tensor, lengths: Tensor, ngram_logits: Tensor | None = None) -> Tensor:
+        """Take ids (B, L) int64, padded at the end, and lengths (B,) int64; return logits (B, C).
+
+        `ngram_logits` (B, C) stand in for those of the model's own n-grams, which have learned the labels of training
+        documents by heart: the network would be left nothing to learn.
+        """
+        logits = self.head(self.encoder(ids, lengths), lengths)
+        if self.ngrams is None:
+            return logits
+        return logits + (self.ngrams(ids, lengths) if ngram_logits is None else ngram_logits)

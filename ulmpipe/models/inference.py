@@ -1,6 +1,6 @@
 """Classify many documents at once, when nothing is trained: what `TextClassifier` computes, sooner and in little memory.
 
-    ids (B, L), lengths (B,) -> longest first -> a few steps of all documents that still go on -> pooled so far -> logits
+    ids (B, L), lengths (B,) -> longest first -> a few steps of all documents that still go on -> pooled so far -> logits (B, C)
 
 A document leaves the batch where it ends, so there are next to no padded steps and no need to batch by length; pooling
 goes along, so no (B, L, E) is held. The forward pass of heads.py stays the reference. Does not tokenize or pad.
@@ -20,6 +20,16 @@ MIN_STEPS, MAX_STEPS = 8, 64  # of a call: the fewer, the less is computed behin
 @torch.inference_mode()
 def classify(model: TextClassifier, ids: Tensor, lengths: Tensor) -> Tensor:
     """Take ids (B, L) int64, padded at the end, and lengths (B,) int64; return logits (B, C) float32.
+
+    The model must be in evaluation mode. Any number of documents of any lengths are one batch: memory is that of ids.
+    """
+    logits = model.head.layers(pooled(model, ids, lengths)).float()
+    return logits if model.ngrams is None else logits + model.ngrams(ids, lengths)
+
+
+@torch.inference_mode()
+def pooled(model: TextClassifier, ids: Tensor, lengths: Tensor) -> Tensor:
+    """What `concat_pool` makes of the same, (B, 3E) float32: all that the head reads of a document.
 
     The model must be in evaluation mode. Any number of documents of any lengths are one batch: memory is that of ids.
     """
@@ -46,8 +56,7 @@ def classify(model: TextClassifier, ids: Tensor, lengths: Tensor) -> Tensor:
         maximum[:n] = maximum[:n].maximum(output.masked_fill(is_pad, float("-inf")).amax(dim=1))
         begin += n_steps
     model.encoder.rnn.reset()
-    logits = model.head.layers(torch.cat([last, maximum, total / steps[:, None]], dim=1))  # (B, 3E) -> (B, C)
-    return logits[order.argsort()].float()
+    return torch.cat([last, maximum, total / steps[:, None]], dim=1)[order.argsort()]  # (B, 3E)
 
 
 def _keep_rows(model: TextClassifier, n: int) -> None:

@@ -1,7 +1,8 @@
 """Stage 2 of `finetune`: a classifier on the encoder of a tuned language model. Corpus and labels -> classifier -> OUT.
 
 First the head learns, then the last layer with it, then all of it, lower layers at lower rates (gradual unfreezing and
-discriminative rates, Howard and Ruder 2018, section 3.3).
+discriminative rates, Howard and Ruder 2018, section 3.3). What words and pairs say by themselves is fitted before and stands
+beside the network from its first step (fit_ngrams.py).
 """
 
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
@@ -16,6 +18,7 @@ from torch.nn import functional as F
 from ..config import FinetuneConfig
 from ..console import log
 from ..models import Dropouts, TextClassifier
+from ..models.inference import pooled
 from ..models.transfer import classifier_groups, load_encoder
 from ..text.batches import ClassifierBatches, Docs, IntArray
 from ..text.labels import is_labelled
@@ -41,11 +44,15 @@ from ..train.multi_label import (
     exact_match,
 )
 from ..train.parallel import is_first, part
+from ..train.precision import DTYPES
 from .corpus import Corpus
+from .fit_ngrams import FittedNGrams, fit_ngrams
 from .labels import class_counts, compare_with_chance, say_how_sure, shortened, warn_of_rare_classes
 from .model_folder import CLASSIFIER, Pretrained
 from .phases import MIN_STEPS, common_callbacks, precision_of, seed_everything, train_phases
 
+MEASURED = 2000  # documents that mean and spread of the features are measured on, at most
+READ_GUESSES = 3000  # documents that the network learns from at least, where labels are fewer and can be guessed
 READ_LABELS = 6000  # documents that the whole classifier reads by default, of few ones again and again
 
 
@@ -108,16 +115,22 @@ def fit_classifier(
 ) -> Fitted:
     """Train on the documents `chosen` and validate on the corpus's, if it has any, with checkpoints in `out`."""
     n_classes = len(corpus.store.labels)
+    ngrams = fitted_ngrams(corpus, chosen, config) if config.ngrams else None
     settings = {
         **{name: lm.settings[name] for name in ("vocab_size", "emb_size", "hidden_size", "n_layers", "pad_id")},
         "n_classes": n_classes,
         "bptt": config.bptt,
+        "n_buckets": ngrams.n_buckets if ngrams else 0,
     }
     seed_everything(config.seed)  # again: `--stage all` gives what `--stage lm` and then `--stage classifier` give
     model = TextClassifier(**settings, **dropouts)
     load_encoder(model, lm.model.state_dict())
-    learn = classifier_learner(model, corpus, chosen, config)
-    phases = classifier_phases(config, len(learn.groups), n_labels=len(chosen))
+    if ngrams:
+        model.ngrams.load_state_dict({"table": ngrams.table, "bias": ngrams.bias})  # pyright: ignore[reportOptionalMemberAccess]
+    learn = classifier_learner(model, corpus, chosen, config, ngrams)
+    measure_features(model, corpus, chosen, config)
+    n_read = len(chosen) + (len(ngrams.guessed) if ngrams else 0)
+    phases = classifier_phases(config, len(learn.groups), n_labels=n_read)
     n_answers = 2 if config.multi_label else n_classes
     row = train_phases(learn, phases, out, config, corpus, n_answers=n_answers)
     thresholds = (
@@ -126,20 +139,66 @@ def fit_classifier(
     return Fitted(model, settings, row, thresholds)
 
 
-def classifier_learner(model: TextClassifier, corpus: Corpus, chosen: IntArray, config: FinetuneConfig) -> Learner:
-    """A Learner of a classifier: batches of like length."""
+def fitted_ngrams(corpus: Corpus, chosen: IntArray, config: FinetuneConfig) -> FittedNGrams:
+    """The n-grams of the documents `chosen`; with self-training those of the other documents too."""
+    store = corpus.store
+    weigh = config.class_weights == "balanced" and not config.multi_label
+    counts = torch.from_numpy(class_counts(store.doc_labels[chosen], len(store.labels)))
+    return fit_ngrams(
+        Docs.from_store(store),
+        chosen,
+        len(store.labels),
+        vocab_size=len(store.vocab),
+        pad_id=store.vocab.pad_id,
+        max_tokens=config.max_tokens,
+        seed=config.seed,
+        unlabelled=np.setdiff1d(corpus.train, chosen) if config.self_training else np.empty(0, np.int64),
+        n_guesses=READ_GUESSES - len(chosen),
+        class_weights=class_weights(counts) if weigh else None,
+        label_smoothing=config.label_smoothing,
+    )
+
+
+def measure_features(model: TextClassifier, corpus: Corpus, chosen: IntArray, config: FinetuneConfig) -> None:
+    """Let the head know mean and spread of what it will read of a document, by some of the documents `chosen`."""
+    some = chosen[:: -(-len(chosen) // MEASURED)]  # evenly spread
+    shape: dict[str, Any] = {"pad_id": corpus.store.vocab.pad_id, "max_tokens": config.max_tokens}
+    batches = ClassifierBatches(
+        Docs.from_store(corpus.store), some, batch_size=config.batch_size, shuffle=False, **shape
+    )
+    device = next(model.parameters()).device
+    model.eval()
+    dtype = DTYPES[precision_of(config, model)]
+    with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+        features = [pooled(model, ids.to(device), lengths.to(device)) for ids, lengths, _ in batches.batches(0)]
+    model.head.layers[0].measure(torch.cat(features))  # pyright: ignore[reportCallIssue]
+
+
+def classifier_learner(
+    model: TextClassifier, corpus: Corpus, chosen: IntArray, config: FinetuneConfig, ngrams: FittedNGrams | None = None
+) -> Learner:
+    """A Learner of a classifier: batches of like length.
+
+    Beside `ngrams` the network is trained on what they leave to learn. Where they guess a label they know it by heart, and
+    the network learns it alone.
+    """
     train_docs = Docs.from_store(corpus.store)
     valid_docs = train_docs if corpus.valid_store is corpus.store else Docs.from_store(corpus.valid_store)
     shape: dict[str, Any] = {"pad_id": corpus.store.vocab.pad_id, "max_tokens": config.max_tokens, "seed": config.seed}
     shape["part"] = part()
-    batch_size = smaller_for_few(config.batch_size, len(chosen), min_steps=MIN_STEPS)
+    learned_from, given = chosen, None
+    if ngrams:
+        learned_from = np.concatenate([chosen, ngrams.guessed])
+        train_docs = train_docs.with_labels(ngrams.guessed, ngrams.guesses) if len(ngrams.guessed) else train_docs
+        given = F.pad(ngrams.logits, (0, 0, 0, len(ngrams.guessed)))
+    batch_size = smaller_for_few(config.batch_size, len(learned_from), min_steps=MIN_STEPS)
     if batch_size < config.batch_size:
-        log(f"{len(chosen)} labelled documents are few: batches of {batch_size} instead of {config.batch_size}")
+        log(f"{len(learned_from)} labelled documents are few: batches of {batch_size} instead of {config.batch_size}")
     valid = corpus.valid[is_labelled(corpus.valid_store.doc_labels[corpus.valid])]
     n_classes, several = len(corpus.store.labels), config.multi_label
     return Learner(
         model,
-        ClassifierBatches(train_docs, chosen, batch_size=batch_size, shuffle=True, **shape),
+        ClassifierBatches(train_docs, learned_from, batch_size=batch_size, shuffle=True, ngram_logits=given, **shape),
         ClassifierBatches(valid_docs, valid, batch_size=config.batch_size, shuffle=False, **shape)
         if len(valid)
         else None,

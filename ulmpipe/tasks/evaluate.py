@@ -12,15 +12,15 @@ from torch.nn import functional as F
 from ..config import ReadConfig, TokenizeConfig
 from ..errors import ConfigError, SourceError
 from ..models import LanguageModel, TextClassifier
+from ..models.inference import classify
 from ..models.quantize import quantized
 from ..options import make_config
-from ..text.batches import ClassifierBatches, Docs, LMBatches
+from ..text.batches import ClassifierBatches, Docs, IntArray, LMBatches
 from ..text.labels import is_labelled
 from ..text.rules import Rules
 from ..text.source import without_labels
 from ..text.store import TokenStore, is_store
 from ..train import (
-    FixedBatches,
     Learner,
     ResetState,
     RNNRegularizer,
@@ -140,9 +140,7 @@ def _evaluate_classifier(pretrained: Pretrained, store: TokenStore, source: str)
     labelled = is_labelled(store.doc_labels).nonzero()[0]
     if len(labelled) == 0:
         raise SourceError(f"{source} has no labels: expected a column of labels (--label-column), or a folder for each")
-    batches = classifier_batches(pretrained, Docs.from_store(store), labelled)
-    learn = classifier_reader(pretrained)
-    pred, target = learn.predict(batches)
+    pred, target = _classify(pretrained, store, labelled)
     if pretrained.multi_label:
         return _evaluate_answers(pretrained, pred, target, len(store.manifest["quarantined"]))
     confusion = confusion_matrix(pred.argmax(-1), target, len(pretrained.labels))
@@ -177,20 +175,18 @@ def _evaluate_answers(pretrained: Pretrained, pred: Tensor, target: Tensor, n_qu
     )
 
 
-def classifier_batches(pretrained: Pretrained, docs: Docs, which: Any = None) -> ClassifierBatches:
-    """Batches as the model saw them in training, longest first."""
-    max_tokens = pretrained.trained["max_tokens"]
-    return ClassifierBatches(
-        docs, which, batch_size=BATCH_SIZE, pad_id=pretrained.vocab.pad_id, max_tokens=max_tokens, shuffle=False
+def _classify(pretrained: Pretrained, store: TokenStore, which: IntArray) -> tuple[Tensor, Tensor]:
+    """Logits (N, C) and labels of documents, longest first, on the CPU."""
+    assert isinstance(pretrained.model, TextClassifier)
+    batches = ClassifierBatches(
+        Docs.from_store(store),
+        which,
+        batch_size=BATCH_SIZE,
+        pad_id=pretrained.vocab.pad_id,
+        max_tokens=pretrained.trained["max_tokens"],
+        shuffle=False,
     )
-
-
-def classifier_reader(pretrained: Pretrained) -> Learner:
-    """A Learner that only predicts."""
     device = next(pretrained.model.parameters()).device
-    return Learner(pretrained.model, FixedBatches([]), loss_fn=_no_loss, device=device)
-
-
-def _no_loss(pred: Tensor, target: Tensor) -> Tensor:
-    """What stands for the loss where targets mean nothing: texts that are predicted have none."""
-    return pred.new_zeros(())
+    found = [(classify(pretrained.model, ids.to(device), lengths.to(device)).cpu(), y) for ids, lengths, y in batches.batches(0)]  # fmt: skip
+    pred, target = zip(*found, strict=True)
+    return torch.cat(pred), torch.cat(target)

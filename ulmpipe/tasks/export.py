@@ -1,6 +1,7 @@
 """`ulmpipe export MODEL [--format onnx]`: a classifier for programs without PyTorch, as one ONNX graph.
 
     ids (B, L), lengths (B,) int64 -> embedding -> LSTMs -> pooling -> two linear layers -> logits, probabilities (B, C)
+                                   -> words and pairs, each once -> rows of a table, summed -> added to the logits
 
 The graph is written node by node: dropouts fold away, whole documents are read in one piece, and no tracing decides which
 sizes are fixed (none is). The tokens are not in it: `NAME.vocab.json` and the recipe in its metadata say how to make ids.
@@ -19,6 +20,8 @@ from .. import __version__
 from ..durable import write_bytes
 from ..errors import ConfigError, UlmpipeError
 from ..models import TextClassifier
+from ..models.heads import Standardize
+from ..models.ngrams import FIRST, PRIME, SECOND, TINY, NGramScores
 from .model_folder import Pretrained
 
 if TYPE_CHECKING:
@@ -116,11 +119,11 @@ class Graph:
         self.weights.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
         return name
 
-    def add(self, op: str, *inputs: str, out: str, **attributes: Any) -> str:
-        """Add a node with one output, which is called `out`; its name."""
+    def add(self, op: str, *inputs: str, out: str, more_out: tuple[str, ...] = (), **attributes: Any) -> str:
+        """Add a node whose first output is called `out`; its name. `more_out` are those that nothing reads."""
         from onnx import helper
 
-        self.nodes.append(helper.make_node(op, list(inputs), [out], name=out, **attributes))
+        self.nodes.append(helper.make_node(op, list(inputs), [out, *more_out], name=out, **attributes))
         return out
 
 
@@ -137,16 +140,17 @@ def classifier_nodes(graph: Graph, model: TextClassifier) -> None:
         x = lstm_node(graph, x, rnn.module, f"rnns.{n}")  # pyright: ignore[reportArgumentType]
     x = pool_nodes(graph, x)  # (B, 3E)
     for n, layer in enumerate(model.head.layers):
-        if isinstance(layer, nn.BatchNorm1d):
-            named = {"scale": layer.weight, "bias": layer.bias, "mean": layer.running_mean, "var": layer.running_var}
-            given = [graph.weight(f"head.{n}.{name}", value) for name, value in named.items()]  # pyright: ignore[reportArgumentType]
-            x = graph.add("BatchNormalization", x, *given, out=f"head.{n}", epsilon=layer.eps)
+        if isinstance(layer, Standardize):
+            shifted = graph.add("Sub", x, graph.weight(f"head.{n}.mean", layer.mean), out=f"head.{n}.shifted")
+            x = graph.add("Div", shifted, graph.weight(f"head.{n}.std", layer.std), out=f"head.{n}")
         elif isinstance(layer, nn.Linear):
             given = [graph.weight(f"head.{n}.{name}", value) for name, value in layer.named_parameters()]
-            is_last = n == len(model.head.layers) - 1
+            is_last = n == len(model.head.layers) - 1 and model.ngrams is None
             x = graph.add("Gemm", x, *given, out="logits" if is_last else f"head.{n}", transB=1)
         elif isinstance(layer, nn.ReLU):
             x = graph.add("Relu", x, out=f"head.{n}")
+    if model.ngrams is not None:
+        graph.add("Add", x, ngram_nodes(graph, model.ngrams), out="logits")
 
 
 def lstm_node(graph: Graph, x: str, lstm: nn.LSTM, name: str) -> str:
@@ -184,3 +188,52 @@ def pool_nodes(graph: Graph, x: str) -> str:
     n_real = graph.add("Unsqueeze", graph.add("Cast", lengths, out="steps_as_float", to=1), "axis_1", out="n_real")
     mean = graph.add("Div", total, n_real, out="mean")
     return graph.add("Concat", last, maximum, mean, out="pooled", axis=1)
+
+
+def ngram_nodes(graph: Graph, ngrams: NGramScores) -> str:
+    """`NGramScores`: rows of words and pairs, sorted so that each counts once; returns logits (B, C)."""
+    none = ngrams.vocab_size + ngrams.n_buckets
+    numbers = {"first": FIRST, "second": SECOND, "prime": PRIME, "n_buckets": ngrams.n_buckets, "vocab_size": ngrams.vocab_size, "none": none, "last_row": none - 1}  # fmt: skip
+    for name, value in numbers.items():
+        graph.weight(f"ngrams.{name}", np.array(value, np.int64))
+    for name, value in (("begin", 0), ("second_place", 1), ("before_end", -1), ("end", np.iinfo(np.int64).max)):
+        graph.weight(name, np.array([value], np.int64))
+
+    def part(x: str, begin: str, end: str, out: str) -> str:
+        return graph.add("Slice", x, begin, end, "axis_1", out=out)
+
+    hashed = graph.add(
+        "Add",
+        graph.add("Mul", part("ids", "begin", "before_end", "firsts"), "ngrams.first", out="hash_of_first"),
+        graph.add("Mul", part("ids", "second_place", "end", "seconds"), "ngrams.second", out="hash_of_second"),
+        out="hashes",
+    )
+    bucket = graph.add(
+        "Mod", graph.add("Mod", hashed, "ngrams.prime", out="residues"), "ngrams.n_buckets", out="bucket"
+    )
+    rows = graph.add(
+        "Concat", "ids", graph.add("Add", bucket, "ngrams.vocab_size", out="pairs"), out="all_rows", axis=1
+    )
+    row_lengths = graph.add("Unsqueeze", "lengths", "axis_1", out="row_lengths")  # (B, 1)
+    is_word = graph.add("Less", "places", row_lengths, out="is_word")  # (B, L)
+    is_real = graph.add("Concat", is_word, part(is_word, "second_place", "end", "is_pair"), out="is_ngram", axis=1)
+    rows = graph.add("Where", is_real, rows, "ngrams.none", out="rows")  # (B, 2L - 1)
+    n_rows = graph.add(
+        "Slice", graph.add("Shape", rows, out="rows_shape"), "second_place", "end", "axis_0", out="n_rows"
+    )
+    rows = graph.add("TopK", rows, n_rows, out="sorted_rows", more_out=("sorted_places",), axis=1, largest=0)
+    first = part(rows, "begin", "second_place", "first_row")
+    repeats = graph.add("Equal", part(rows, "begin", "before_end", "rows_before"), part(rows, "second_place", "end", "rows_after"), out="repeats")  # fmt: skip
+    is_new = graph.add("Concat", graph.add("Equal", first, first, out="true"), graph.add("Not", repeats, out="new"), out="is_new", axis=1)  # fmt: skip
+    counts = graph.add("And", is_new, graph.add("Less", rows, "ngrams.none", out="is_row"), out="counts")
+    table = graph.weight("ngrams.table", ngrams.table)
+    picked = graph.add("Gather", table, graph.add("Min", rows, "ngrams.last_row", out="safe_rows"), out="picked")
+    each = graph.add(
+        "Where", graph.add("Unsqueeze", counts, "axis_2", out="counts_once"), picked, "zero", out="each_once"
+    )
+    total = graph.add("ReduceSum", each, "axis_1", out="ngram_total", keepdims=0)  # (B, C + 1)
+    squared = part(total, "before_end", "end", "ngram_square")
+    least = graph.weight("ngrams.tiny", np.array(TINY, np.float32))
+    length = graph.add("Sqrt", graph.add("Max", squared, least, out="ngram_square_or_tiny"), out="ngram_length")
+    scores = graph.add("Div", part(total, "begin", "before_end", "ngram_sum"), length, out="ngram_scores")
+    return graph.add("Add", scores, graph.weight("ngrams.bias", ngrams.bias), out="ngram_logits")

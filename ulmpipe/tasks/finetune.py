@@ -26,8 +26,8 @@ from ..train import check_finished, check_resume, saved_options, start_over, sto
 from ..train.parallel import first_then_others, is_first, only_first
 from .classify import train_classifier
 from .corpus import Corpus, check_same_recipe, check_same_vocab, open_corpus
-from .folds import FOLDS_FOLDER, check_folds_finished, cross_validate, fold_parts, folds_begun, means, start_folds_over
-from .labels import choose_labelled, strata
+from .folds import FOLDS_FOLDER, check_folds_finished, cross_validate, folds_begun, means, start_folds_over
+from .labels import choose_labelled, fold_parts, strata
 from .model_folder import (
     CLASSIFIER,
     CONFIG_FILE,
@@ -158,8 +158,6 @@ def _check(config: FinetuneConfig, out: Path) -> None:
     _check_own_language_model(out / LM_FOLDER)
     check_machine(config)
     check_resume(config.resume and not folds_begun(out), out, out / LM_FOLDER)
-    if config.stage != "lm" and config.batch_size < 2:
-        raise ConfigError("--batch-size is 1, expected 2 or more: batch norm can't train on one document")
     if config.multi_label and config.label_smoothing:
         raise ConfigError("--label-smoothing is for one label a document, expected none with --multi-label")
     if config.tune_thresholds and not config.multi_label:

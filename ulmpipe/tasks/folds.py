@@ -23,35 +23,20 @@ import numpy as np
 from ..config import FinetuneConfig
 from ..console import log
 from ..durable import MANIFEST, read_json, write_json
-from ..errors import ConfigError, SourceError, UlmpipeError
+from ..errors import ConfigError, UlmpipeError
 from ..models import Dropouts
 from ..text.batches import IntArray
 from ..train.metrics import finite_row
 from ..train.parallel import is_first
 from .classify import fit_classifier
 from .corpus import Corpus
-from .labels import strata
+from .labels import fold_parts, strata
 from .model_folder import Pretrained
 from .phases import MAY_CHANGE
 
 FOLDS_FOLDER = "folds"
 UNSTEADY = 0.05  # standard deviation of the accuracy over folds, above which it is warned of
 NO_SCORES = {"epoch", "step", "train_loss", "seconds", "targets_per_s", "n_steps"}  # of a row of numbers
-
-
-def fold_parts(documents: IntArray, classes: IntArray, n_folds: int, seed: int) -> list[IntArray]:
-    """Cut documents into parts by chance, each class spread over them as evenly as can be; a function of the seed.
-
-    documents: (n,) their numbers, classes: (n,) the class of each. Returns `n_folds` arrays of numbers, rising, whose
-    lengths differ by one at most. Raises `SourceError` where there are too few documents.
-    """
-    if n_folds > len(documents) // 2:
-        raise SourceError(
-            f"--folds {n_folds}: expected at most {len(documents) // 2}, two of the {len(documents)} labelled documents a fold"
-        )
-    order = np.random.default_rng(seed).permutation(len(documents))
-    by_class = documents[order[np.argsort(classes[order], kind="stable")]]
-    return [np.sort(by_class[k::n_folds]) for k in range(n_folds)]
 
 
 def cross_validate(

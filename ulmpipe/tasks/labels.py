@@ -113,6 +113,21 @@ def deal(documents: IntArray, classes: IntArray, seed: int) -> IntArray:
     return documents[order[np.argsort(rank, kind="stable")]]
 
 
+def fold_parts(documents: IntArray, classes: IntArray, n_folds: int, seed: int) -> list[IntArray]:
+    """Cut documents into parts by chance, each class spread over them as evenly as can be; a function of the seed.
+
+    documents: (n,) their numbers, classes: (n,) the class of each. Returns `n_folds` arrays of numbers, rising, whose
+    lengths differ by one at most. Raises `SourceError` where there are too few documents.
+    """
+    if n_folds > len(documents) // 2:
+        raise SourceError(
+            f"--folds {n_folds}: expected at most {len(documents) // 2}, two of the {len(documents)} labelled documents a fold"
+        )
+    order = np.random.default_rng(seed).permutation(len(documents))
+    by_class = documents[order[np.argsort(classes[order], kind="stable")]]
+    return [np.sort(by_class[k::n_folds]) for k in range(n_folds)]
+
+
 def class_counts(doc_labels: NDArray[Any], n_classes: int) -> IntArray:
     """How many documents each class has, (C,); doc_labels: (n,), or (n, C) of several, -1 where there is no label."""
     if doc_labels.ndim == 2:

@@ -6,6 +6,7 @@ Moving to a device is the Learner's.
 """
 
 from collections.abc import Iterator, Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from .store import TokenStore
 
 BLUR = 0.05  # of a length: 0.1 would make 9 % of the IMDB reviews' batches padding, this makes 5 %, and 0 none
 SPREAD = 4  # times the batch size at most, and at least a part in so many of it: steps should not differ too much
-LEAST_DOCS = 4  # of a training batch: batch norm learns nothing from two
+LEAST_DOCS = 4  # of a training batch: the gradient of fewer is mostly noise
 MIN_WINDOW = 5  # tokens of a window with variable bptt, at least (AWD-LSTM, section 5)
 
 IntArray = NDArray[np.int64]
@@ -43,6 +44,13 @@ class Docs:
     def from_store(cls, store: TokenStore) -> "Docs":
         """All documents of a store, mapped."""
         return cls([s.ids for s in store.segments], [s.offsets for s in store.segments], store.doc_labels)
+
+    def with_labels(self, which: IntArray, labels: IntArray) -> "Docs":
+        """The same documents with other labels for `which`; those of this one stay."""
+        docs = copy(self)
+        docs.labels = self.labels.copy()
+        docs.labels[which] = labels
+        return docs
 
     @classmethod
     def from_ids(cls, docs: Sequence[Sequence[int]], labels: Sequence[int] | None = None) -> "Docs":
@@ -141,6 +149,8 @@ def window_lengths(stream_length: int, bptt: int, rng: np.random.Generator | Non
 class ClassifierBatches:
     """Batches `(ids (B, L) int64, lengths (B,) int64, labels (B,) int64)`, padded at the end with `pad_id`.
 
+    With `ngram_logits` (N, C), a row for each of `which`, the rows of a batch come before its labels, (B, C) float32.
+
     Documents of like length come together, as many of them as make up the tokens of `batch_size` mean ones: few long
     documents, or many short ones (`batch_sizes`). So every batch takes about the same time and memory, and little of it
     is padding. `max_tokens` bounds L; a longer document keeps its two ends.
@@ -160,10 +170,12 @@ class ClassifierBatches:
         shuffle: bool,
         seed: int = 0,
         part: tuple[int, int] = (0, 1),
+        ngram_logits: Tensor | None = None,
     ):
         self.docs, self.pad_id, self.max_tokens = docs, pad_id, max_tokens
         self.shuffle, self.seed, self.part = shuffle, seed, part
         self.which = np.arange(len(docs)) if which is None else which
+        self.ngram_logits = ngram_logits
         self.lengths = np.minimum(docs.lengths[self.which], max_tokens)
         fewest = min(batch_size, max(LEAST_DOCS, batch_size // SPREAD)) if shuffle else 1
         least = max(fewest, part[1])  # each part has one at least
@@ -175,21 +187,25 @@ class ClassifierBatches:
         return len(self.sizes)
 
     def epoch_order(self, epoch: int) -> list[IntArray]:
-        """Documents of each batch of an epoch."""
+        """Documents of each batch of an epoch, as places in `which`."""
         rng = np.random.default_rng((self.seed, epoch)) if self.shuffle else None
-        return [self.which[places] for places in like_lengths(self.lengths, self.sizes, rng)]
+        return like_lengths(self.lengths, self.sizes, rng)
 
-    def batches(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def batches(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, ...]]:
         """The batches of an epoch, from batch `start` on."""
         docs = self.docs
         which_part, n_parts = self.part
         for batch in self.epoch_order(epoch)[start:]:
-            chosen = batch[which_part::n_parts]
+            places = batch[which_part::n_parts]
+            chosen = self.which[places]
             longest = max(1, min(int(docs.lengths[chosen].max()), self.max_tokens))
             ids = np.full((len(chosen), longest), self.pad_id, np.int64)
             lengths = np.empty(len(chosen), np.int64)
             fill_documents(docs.segments, docs.segment, docs.begin, docs.lengths, chosen, ids, lengths)
-            yield torch.from_numpy(ids), torch.from_numpy(lengths), torch.from_numpy(docs.labels[chosen])
+            inputs = [torch.from_numpy(ids), torch.from_numpy(lengths)]
+            if self.ngram_logits is not None:
+                inputs.append(self.ngram_logits[places])
+            yield *inputs, torch.from_numpy(docs.labels[chosen])
 
 
 def batch_sizes(lengths: IntArray, batch_size: int, *, least: int = 1) -> list[int]:
