@@ -106,8 +106,10 @@ class FinetuneConfig(TrainConfig, TokenizeConfig):
     size: str = option("small", "model where there is none to start from", choices=("tiny", "small", "medium", "base"))
     lm_epochs: int | None = option(None, "epochs of the whole language model, after 300 steps at most of its embeddings; 0: it is not tuned; default: by the size of the corpus, 8 to 1", bound="0 or more")  # fmt: skip
     epochs: int | None = option(None, "epochs of the whole classifier, after its layers were unfrozen one by one; default: by the number of labels, 8 to 2", bound="0 or more")  # fmt: skip
-    classifier_lr: float = option(1e-2, "highest learning rate of the classifier's head", bound="more than 0")
-    unfrozen_lr: float = option(5e-3, "the same once all layers are trained", bound="more than 0")
+    classifier_lr: float = option(
+        2e-3, "highest learning rate of the classifier's head, while it learns alone", bound="more than 0"
+    )
+    unfrozen_lr: float = option(5e-3, "the same once layers below it are trained too", bound="more than 0")
     layer_factor: float = option(
         2.0, "each layer's learning rate is the next one's divided by this", bound="more than 0"
     )

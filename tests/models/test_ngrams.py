@@ -5,8 +5,9 @@ import torch
 from reference import ngram_logits
 from torch import Tensor
 
-from ulmpipe.models import SIZES, TextClassifier
-from ulmpipe.models.explain import log_odds, word_scores
+from ulmpipe.models import CLASSIFIER_DROPOUTS, SIZES, TextClassifier, scaled_dropouts
+from ulmpipe.models.explain import log_odds, own_logits, word_scores
+from ulmpipe.models.heads import NETWORK_SHARE
 from ulmpipe.models.inference import classify
 from ulmpipe.models.ngrams import NGramScores, ngram_rows
 from ulmpipe.models.quantize import quantized
@@ -89,14 +90,15 @@ def test_no_bucket_is_refused():
 # ---- beside the network ---------------------------------------------------------------------------------------------
 
 
-def test_classifier_adds_them_or_what_stands_in_for_them(model: TextClassifier):
-    ids, lengths = batch([7, 0, 30])
+def test_classifier_adds_them_where_it_predicts_and_is_trained_without():
+    model = TextClassifier(V, C, **SIZES["tiny"], bptt=8, n_buckets=N_BUCKETS, **scaled_dropouts(CLASSIFIER_DROPOUTS, 0), head_p=0)  # fmt: skip
     assert model.ngrams is not None
-    given = torch.randn(3, C)
+    fitted(model.ngrams)
+    ids, lengths = batch([7, 0, 30])
     with torch.no_grad():
-        deep = model.head(model.encoder(ids, lengths), lengths)
-        assert torch.equal(model(ids, lengths), deep + model.ngrams(ids, lengths))
-        assert torch.equal(model(ids, lengths, given), deep + given)
+        alone = model.train()(ids, lengths)
+        torch.testing.assert_close(model.eval()(ids, lengths), NETWORK_SHARE * alone + model.ngrams(ids, lengths))
+    torch.testing.assert_close(alone, model.head(model.encoder(ids, lengths), lengths))
 
 
 def test_they_are_not_trained_and_are_saved(model: TextClassifier):
@@ -120,9 +122,9 @@ def test_explanation_counts_them_at_their_words(model: TextClassifier):
     classes = torch.tensor([0, 2, 1])
     ngrams = model.ngrams
     assert ngrams is not None
-    comp = word_scores(model, ids, lengths, classes, odds=lambda z, c: z.gather(1, c[:, None])[:, 0])
+    comp = word_scores(model, ids, lengths, classes, odds=own_logits)
     model.ngrams = None
-    ref = word_scores(model, ids, lengths, classes, odds=lambda z, c: z.gather(1, c[:, None])[:, 0])
+    ref = NETWORK_SHARE * word_scores(model, ids, lengths, classes, odds=own_logits)
     for row, (n, c) in enumerate([(6, 0), (0, 2), (9, 1)]):
         torch.testing.assert_close((comp - ref)[row, :n], ngrams.word_logits(ids[row, :n])[:n, c], rtol=1e-4, atol=1e-5)
     assert torch.isfinite(word_scores(model, ids, lengths, classes, odds=log_odds)).all()

@@ -29,7 +29,7 @@ def test_classifier_is_unfrozen_from_the_top():
         FinetuneConfig(classifier_lr=0.04, unfrozen_lr=0.01, layer_factor=2.0, epochs=3), 4, n_labels=50
     )
     assert [(p.n_epochs, p.freeze_to) for p in phases] == [(1, -1), (1, -2), (3, 0)]
-    assert [p.lrs[-1] for p in phases] == [0.04, 0.02, 0.01]
+    assert [p.lrs[-1] for p in phases] == [0.04, 0.01, 0.01]
     assert phases[-1].lrs == pytest.approx((0.00125, 0.0025, 0.005, 0.01))
 
 

@@ -1,4 +1,4 @@
-"""A fitted table says what it said when it was fitted; what it leaves to learn it has not learned from; guesses help or are not used."""
+"""Words of classes are found, held-out logits know nothing of their labels, and guesses help or are not used."""
 
 import json
 from pathlib import Path
@@ -55,7 +55,7 @@ def test_words_of_classes_are_found(n_classes: int):
     docs, labels = docs_of_classes(120, n_classes)
     fitted = fit_ngrams(Docs.from_ids(docs, labels.tolist()), np.arange(90), n_classes, **ALONE)
     assert (scores_of(fitted, docs[90:]).argmax(dim=1).numpy() == labels[90:]).mean() > 0.9
-    assert (fitted.logits.argmax(dim=1).numpy() == labels[:90]).mean() > 0.85 and len(fitted.guessed) == 0
+    assert (fitted.held_out.argmax(dim=1).numpy() == labels[:90]).mean() > 0.85 and len(fitted.guessed) == 0
 
 
 def test_logits_of_training_documents_know_nothing_of_labels_of_chance():
@@ -63,10 +63,10 @@ def test_logits_of_training_documents_know_nothing_of_labels_of_chance():
     docs, _ = docs_of_classes(200, sure=0.0)
     labels = np.random.default_rng(1).permutation(np.arange(200) % 2)
     fitted = fit_ngrams(Docs.from_ids(docs, labels.tolist()), np.arange(200), 2, **ALONE)
-    held_out = (fitted.logits.argmax(dim=1).numpy() == labels).mean()
+    not_seen = (fitted.held_out.argmax(dim=1).numpy() == labels).mean()
     by_heart = (scores_of(fitted, docs).argmax(dim=1).numpy() == labels).mean()
-    assert held_out < 0.62 and by_heart > held_out + 0.15
-    assert F.cross_entropy(fitted.logits, torch.from_numpy(labels)) < 0.72  # they are not sure of it either
+    assert not_seen < 0.62 and by_heart > not_seen + 0.15
+    assert F.cross_entropy(fitted.held_out, torch.from_numpy(labels)) < 0.72  # they are not sure of it either
 
 
 def test_several_labels_are_questions_of_their_own():
@@ -102,13 +102,13 @@ def test_texts_without_labels_help_where_a_few_words_are_known():
 def test_a_handful_of_documents_is_enough(n: int):
     docs, labels = docs_of_classes(n)
     fitted = fit_ngrams(Docs.from_ids(docs, labels.tolist()), np.arange(n), 2, **ALONE)
-    assert torch.isfinite(fitted.table).all() and fitted.logits.shape == (n, 2)
-    assert n >= 4 or (fitted.logits == 0).all()  # nothing could be held out
+    assert torch.isfinite(fitted.table).all() and fitted.held_out.shape == (n, 2)
+    assert n >= 4 or (fitted.held_out == 0).all()  # nothing could be held out
 
 
 def test_documents_of_one_class_or_none_do_no_harm():
     fitted = fit_ngrams(Docs.from_ids([[], [3], [], [4, 5]], [0, 0, 0, 1]), np.arange(4), 2, **ALONE)
-    assert torch.isfinite(fitted.logits).all() and torch.isfinite(scores_of(fitted, [[], [9]])).all()
+    assert torch.isfinite(fitted.held_out).all() and torch.isfinite(scores_of(fitted, [[], [9]])).all()
 
 
 # ---- n-grams --------------------------------------------------------------------------------------------------------

@@ -45,9 +45,7 @@ def word_scores(
         # cuDNN has no backward pass of an LSTM in evaluation mode.
         with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
             model.encoder.rnn.reset()
-            logits = model.head(model.encoder.rnn(ids), lengths)  # (B, C)
-            if model.ngrams is not None:
-                logits = logits + model.ngrams(ids, lengths)
+            logits = model.joined(model.head(model.encoder.rnn(ids), lengths), ids, lengths)  # (B, C)
             found = (odds or log_odds)(logits, classes)  # (B,)
             gradient, by_logit = torch.autograd.grad(found.sum(), [*taken, logits])  # (B, L, E), (B, C)
     finally:

@@ -15,6 +15,9 @@ from .awd_lstm import AWDLSTM
 from .ngrams import NGramScores
 
 SAME = 1e-6  # a standard deviation below it is rounding
+NETWORK_SHARE = (
+    0.5  # of the network's logits, beside n-grams: it is surer than it should be of documents it has not seen
+)
 
 
 def concat_pool(output: Tensor, lengths: Tensor) -> Tensor:
@@ -72,6 +75,7 @@ class Standardize(nn.Module):
         self.register_buffer("mean", torch.zeros(n_features))
         self.register_buffer("std", torch.ones(n_features))
 
+    @torch.no_grad()
     def measure(self, features: Tensor) -> None:
         """Take mean and standard deviation of features (N, F); one that never changes is only shifted."""
         mean = features.mean(dim=0, dtype=torch.float64)
@@ -154,13 +158,15 @@ class TextClassifier(nn.Module):
         )
         self.ngrams = NGramScores(vocab_size, n_classes, n_buckets=n_buckets) if n_buckets else None
 
-    def forward(self, ids: Tensor, lengths: Tensor, ngram_logits: Tensor | None = None) -> Tensor:
+    def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
         """Take ids (B, L) int64, padded at the end, and lengths (B,) int64; return logits (B, C).
 
-        `ngram_logits` (B, C) stand in for those of the model's own n-grams, which have learned the labels of training
-        documents by heart: the network would be left nothing to learn.
+        Training is of the network alone: n-grams have learned the labels of its documents by heart, and would leave it
+        nothing to learn.
         """
         logits = self.head(self.encoder(ids, lengths), lengths)
-        if self.ngrams is None:
-            return logits
-        return logits + (self.ngrams(ids, lengths) if ngram_logits is None else ngram_logits)
+        return logits if self.training else self.joined(logits, ids, lengths)
+
+    def joined(self, logits: Tensor, ids: Tensor, lengths: Tensor) -> Tensor:
+        """Add to the network's logits (B, C) those of the n-grams, where there are some."""
+        return logits if self.ngrams is None else NETWORK_SHARE * logits + self.ngrams(ids, lengths)

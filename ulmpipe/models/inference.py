@@ -23,8 +23,7 @@ def classify(model: TextClassifier, ids: Tensor, lengths: Tensor) -> Tensor:
 
     The model must be in evaluation mode. Any number of documents of any lengths are one batch: memory is that of ids.
     """
-    logits = model.head.layers(pooled(model, ids, lengths)).float()
-    return logits if model.ngrams is None else logits + model.ngrams(ids, lengths)
+    return model.joined(model.head.layers(pooled(model, ids, lengths)), ids, lengths).float()
 
 
 @torch.inference_mode()

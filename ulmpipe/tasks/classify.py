@@ -1,8 +1,8 @@
 """Stage 2 of `finetune`: a classifier on the encoder of a tuned language model. Corpus and labels -> classifier -> OUT.
 
 First the head learns, then the last layer with it, then all of it, lower layers at lower rates (gradual unfreezing and
-discriminative rates, Howard and Ruder 2018, section 3.3). What words and pairs say by themselves is fitted before and stands
-beside the network from its first step (fit_ngrams.py).
+discriminative rates, Howard and Ruder 2018, section 3.3). What words and pairs say by themselves is fitted before
+(fit_ngrams.py), and joins the network where it predicts.
 """
 
 from collections.abc import Mapping
@@ -177,20 +177,15 @@ def measure_features(model: TextClassifier, corpus: Corpus, chosen: IntArray, co
 def classifier_learner(
     model: TextClassifier, corpus: Corpus, chosen: IntArray, config: FinetuneConfig, ngrams: FittedNGrams | None = None
 ) -> Learner:
-    """A Learner of a classifier: batches of like length.
-
-    Beside `ngrams` the network is trained on what they leave to learn. Where they guess a label they know it by heart, and
-    the network learns it alone.
-    """
+    """A Learner of a classifier: batches of like length, of the documents `chosen` and of those that `ngrams` guessed."""
     train_docs = Docs.from_store(corpus.store)
     valid_docs = train_docs if corpus.valid_store is corpus.store else Docs.from_store(corpus.valid_store)
     shape: dict[str, Any] = {"pad_id": corpus.store.vocab.pad_id, "max_tokens": config.max_tokens, "seed": config.seed}
     shape["part"] = part()
-    learned_from, given = chosen, None
-    if ngrams:
+    learned_from = chosen
+    if ngrams and len(ngrams.guessed):
         learned_from = np.concatenate([chosen, ngrams.guessed])
-        train_docs = train_docs.with_labels(ngrams.guessed, ngrams.guesses) if len(ngrams.guessed) else train_docs
-        given = F.pad(ngrams.logits, (0, 0, 0, len(ngrams.guessed)))
+        train_docs = train_docs.with_labels(ngrams.guessed, ngrams.guesses)
     batch_size = smaller_for_few(config.batch_size, len(learned_from), min_steps=MIN_STEPS)
     if batch_size < config.batch_size:
         log(f"{len(learned_from)} labelled documents are few: batches of {batch_size} instead of {config.batch_size}")
@@ -198,7 +193,7 @@ def classifier_learner(
     n_classes, several = len(corpus.store.labels), config.multi_label
     return Learner(
         model,
-        ClassifierBatches(train_docs, learned_from, batch_size=batch_size, shuffle=True, ngram_logits=given, **shape),
+        ClassifierBatches(train_docs, learned_from, batch_size=batch_size, shuffle=True, **shape),
         ClassifierBatches(valid_docs, valid, batch_size=config.batch_size, shuffle=False, **shape)
         if len(valid)
         else None,
@@ -254,8 +249,7 @@ def classifier_phases(config: FinetuneConfig, n_groups: int, *, n_labels: int) -
             f"classifier, {name}", n_epochs, tuple(discriminative(lr, n_groups, factor=config.layer_factor)), freeze_to
         )
 
-    lr = config.classifier_lr
-    phases = [phase("head", 1, lr, -1), phase("last layer", 1, lr / 2, -2)]
+    phases = [phase("head", 1, config.classifier_lr, -1), phase("last layer", 1, config.unfrozen_lr, -2)]
     if not config.gradual:
         return [phase("all layers", len(phases) + n_epochs, config.unfrozen_lr, 0)]
     return [*phases, phase("all layers", n_epochs, config.unfrozen_lr, 0)]

@@ -20,7 +20,7 @@ from .. import __version__
 from ..durable import write_bytes
 from ..errors import ConfigError, UlmpipeError
 from ..models import TextClassifier
-from ..models.heads import Standardize
+from ..models.heads import NETWORK_SHARE, Standardize
 from ..models.ngrams import FIRST, PRIME, SECOND, TINY, NGramScores
 from .model_folder import Pretrained
 
@@ -150,7 +150,8 @@ def classifier_nodes(graph: Graph, model: TextClassifier) -> None:
         elif isinstance(layer, nn.ReLU):
             x = graph.add("Relu", x, out=f"head.{n}")
     if model.ngrams is not None:
-        graph.add("Add", x, ngram_nodes(graph, model.ngrams), out="logits")
+        share = graph.weight("network_share", np.array(NETWORK_SHARE, np.float32))
+        graph.add("Add", graph.add("Mul", x, share, out="shared"), ngram_nodes(graph, model.ngrams), out="logits")
 
 
 def lstm_node(graph: Graph, x: str, lstm: nn.LSTM, name: str) -> str:

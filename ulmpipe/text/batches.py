@@ -149,8 +149,6 @@ def window_lengths(stream_length: int, bptt: int, rng: np.random.Generator | Non
 class ClassifierBatches:
     """Batches `(ids (B, L) int64, lengths (B,) int64, labels (B,) int64)`, padded at the end with `pad_id`.
 
-    With `ngram_logits` (N, C), a row for each of `which`, the rows of a batch come before its labels, (B, C) float32.
-
     Documents of like length come together, as many of them as make up the tokens of `batch_size` mean ones: few long
     documents, or many short ones (`batch_sizes`). So every batch takes about the same time and memory, and little of it
     is padding. `max_tokens` bounds L; a longer document keeps its two ends.
@@ -170,12 +168,10 @@ class ClassifierBatches:
         shuffle: bool,
         seed: int = 0,
         part: tuple[int, int] = (0, 1),
-        ngram_logits: Tensor | None = None,
     ):
         self.docs, self.pad_id, self.max_tokens = docs, pad_id, max_tokens
         self.shuffle, self.seed, self.part = shuffle, seed, part
         self.which = np.arange(len(docs)) if which is None else which
-        self.ngram_logits = ngram_logits
         self.lengths = np.minimum(docs.lengths[self.which], max_tokens)
         fewest = min(batch_size, max(LEAST_DOCS, batch_size // SPREAD)) if shuffle else 1
         least = max(fewest, part[1])  # each part has one at least
@@ -191,7 +187,7 @@ class ClassifierBatches:
         rng = np.random.default_rng((self.seed, epoch)) if self.shuffle else None
         return like_lengths(self.lengths, self.sizes, rng)
 
-    def batches(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, ...]]:
+    def batches(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """The batches of an epoch, from batch `start` on."""
         docs = self.docs
         which_part, n_parts = self.part
@@ -202,10 +198,7 @@ class ClassifierBatches:
             ids = np.full((len(chosen), longest), self.pad_id, np.int64)
             lengths = np.empty(len(chosen), np.int64)
             fill_documents(docs.segments, docs.segment, docs.begin, docs.lengths, chosen, ids, lengths)
-            inputs = [torch.from_numpy(ids), torch.from_numpy(lengths)]
-            if self.ngram_logits is not None:
-                inputs.append(self.ngram_logits[places])
-            yield *inputs, torch.from_numpy(docs.labels[chosen])
+            yield torch.from_numpy(ids), torch.from_numpy(lengths), torch.from_numpy(docs.labels[chosen])
 
 
 def batch_sizes(lengths: IntArray, batch_size: int, *, least: int = 1) -> list[int]:
