@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from commands import Cli, check_refused
 from learnable import BAD, Trained, make_docs
 
 import ulmpipe
 from ulmpipe.errors import ConfigError, StoreError, UlmpipeError
-from ulmpipe.tasks import predict as task
 from ulmpipe.models.inference import classify
+from ulmpipe.tasks import predict as task
 from ulmpipe.tasks.model_folder import Pretrained
 from ulmpipe.tasks.predict import Prediction, Predictor, predict, strongest
 from ulmpipe.text.engine import FastTokenizer
