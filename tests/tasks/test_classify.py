@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -88,7 +89,7 @@ def test_head_knows_the_features_before_it_learns(trained: Trained):
     model = TextClassifier(**{name: lm.settings[name] for name in ("vocab_size", "emb_size", "hidden_size", "n_layers")}, n_classes=2)  # fmt: skip
     load_encoder(model, lm.model.state_dict())
     measure_features(model, corpus, chosen, FinetuneConfig(max_tokens=50))
-    features: list[torch.Tensor] = []
+    features: list[Any] = []
     model.head.layers[0].register_forward_hook(lambda layer, given, out: features.append(out))
     (batch,) = ClassifierBatches(Docs.from_store(store), chosen, batch_size=500, pad_id=1, max_tokens=50, shuffle=False).batches(0)  # fmt: skip
     model.eval()(*batch[:2])
