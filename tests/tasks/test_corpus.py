@@ -146,6 +146,12 @@ def test_token_store_is_used_as_it_stands(trained: Trained, tmp_path: Path):
         corpus_of(trained.store, tmp_path, unlabelled=str(trained.test))
 
 
+def test_unlabelled_texts_that_are_in_the_source_are_refused(trained: Trained, tmp_path: Path):
+    (tmp_path / "same.csv").symlink_to(trained.train)
+    with pytest.raises(ConfigError, match=r"same.csv is part of .*train.csv already: leave it out"):
+        corpus_of(trained.train, tmp_path, unlabelled=str(tmp_path / "same.csv"))
+
+
 def test_unlabelled_texts_come_without_their_labels(trained: Trained, tmp_path: Path):
     other = write_csv(tmp_path / "more.csv", [("a text", "seen nowhere"), ("another", "pos")])
     corpus = corpus_of(trained.train, tmp_path, unlabelled=str(other))

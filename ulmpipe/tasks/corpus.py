@@ -148,7 +148,11 @@ def open_store(
     plan = plan_source(source, config)
     plan = plan if labelled else without_labels(plan)
     if unlabelled is not None:
-        plan = join_plans(plan, without_labels(plan_source(unlabelled, config)))
+        more = plan_source(unlabelled, config)
+        there = {Path(path).resolve() for _, path in plan.paths}
+        if twice := [path for _, path in more.paths if Path(path).resolve() in there]:
+            raise ConfigError(f"--unlabelled {unlabelled}: {twice[0]} is part of {source} already: leave it out")
+        plan = join_plans(plan, without_labels(more))
     words: dict[str, Any] = {"vocab": vocab, "known": known, "custom_rules": custom_rules}
     return numbered_store(plan, source_name(source), config, beside, **words)
 
