@@ -59,6 +59,20 @@ def some_reviews(work: Path, n_test: int) -> Path:
     return path
 
 
+def baseline_command(method: str, test: Path) -> str:
+    """How a peer is called; `{rows}` are the labelled reviews, `{work}` is where `test` lies, and embeddings once they are made."""
+    cache = " --cache {work}" if method == "embeddings" else ""
+    return f"bench/baselines.py {method} $ULMPIPE_DATA/imdb/train.parquet {{rows}} {{work}}/{test.name}{cache}"
+
+
+def baseline(command: str, rows: np.ndarray, work: Path) -> dict[str, Any]:
+    """Run a peer on some of the reviews."""
+    file = work / "rows.npy"
+    np.save(file, rows)
+    words = os.path.expandvars(command.format(rows=file, work=work)).split()
+    return {"command": command, **run_words([os.environ.get("PEER_PYTHON", sys.executable), *words])}
+
+
 def classify(lm: Path, options: str, out: Path, test: Path) -> dict[str, Any]:
     """Train a classifier of IMDB on a tuned language model, and test it on a file of reviews; its folder is removed.
 

@@ -25,7 +25,7 @@ import numpy as np
 
 from bench import record
 from bench.baselines import read
-from bench.command import about_model, classify, classify_command, run_words, some_reviews
+from bench.command import about_model, baseline, baseline_command, classify, classify_command, some_reviews
 from ulmpipe.config import FinetuneConfig
 from ulmpipe.console import log
 from ulmpipe.tasks.corpus import hold_out
@@ -72,7 +72,7 @@ def measure(name: str, args: argparse.Namespace, doc_labels: IntArray) -> None:
             words = f"--n-labels {n_labels} " * (n_labels is not None) + f"--seed {seed} {args.options}".strip()
             command = f"ulmpipe {classify_command(words)}"
         else:
-            words, command = "", baseline_command(name, args)
+            words, command = "", baseline_command(name, args.test)
         if record.has_point(NAME, **key, command=command, language_model=model):
             continue
         if name == "ulmpipe":
@@ -82,20 +82,6 @@ def measure(name: str, args: argparse.Namespace, doc_labels: IntArray) -> None:
             found = baseline(command, rows, args.work)
         record.add_point(NAME, key, {**found, "language_model": model})
         log(f"{name}, {len(rows):,} labels, seed {seed}: {found['accuracy']:.4f}")
-
-
-def baseline_command(name: str, args: argparse.Namespace) -> str:
-    """How the peer is called; `{rows}` are the labelled reviews."""
-    cache = " --cache {work}" if name == "embeddings" else ""
-    return f"bench/baselines.py {name} $ULMPIPE_DATA/imdb/train.parquet {{rows}} {{work}}/{args.test.name}{cache}"
-
-
-def baseline(command: str, rows: IntArray, work: Path) -> dict[str, Any]:
-    """Run a peer on some of the reviews."""
-    file = work / "rows.npy"
-    np.save(file, rows)
-    words = os.path.expandvars(command.format(rows=file, work=work)).split()
-    return {"command": command, **run_words([os.environ.get("PEER_PYTHON", sys.executable), *words])}
 
 
 # ---- the picture ----------------------------------------------------------------------------------------------------

@@ -4,32 +4,21 @@ python bench/report.py            writes the tables between `<!-- bench:NAME -->
 python bench/report.py --check    fails if README says something else
 """
 
-import json
-import math
-import re
-import statistics
 import sys
 from pathlib import Path
+
+sys.path[0] = str(Path(__file__).parents[1])  # the repository, in the place of bench/
+
+import json
+import re
 from typing import Any
+
+from bench.report_accuracy import ablation_table, accuracy_table, labels_table, thousand_table
+from bench.report_common import command_rows, machine_line, parts_line
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 BLOCK = re.compile(r"(<!-- bench:(\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
-
-
-def machine_line(result: dict[str, Any]) -> str:
-    """Where a result was measured."""
-    machine = result["machine"]
-    versions = f"Python {machine['python']}, torch {machine['packages']['torch']}, spaCy {machine['packages']['spacy']}"
-    gpu = machine["gpu"] or "no GPU"
-    return f"Measured on {machine['cores']} cores of an {machine['processor']}, {gpu}; {versions}; commit {result['commit']}."
-
-
-def parts_line(parts: dict[str, Any]) -> str:
-    """Where a result was measured whose parts are of one machine."""
-    machine = next(iter(parts.values()))["machine"]
-    commits = ", ".join(dict.fromkeys(part["commit"] for part in parts.values()))
-    return machine_line({"machine": machine, "commit": commits})
 
 
 def demo_lines(result: dict[str, Any]) -> str:
@@ -105,92 +94,6 @@ def train_table(result: dict[str, Any]) -> str:
     """What each command took and reached."""
     total = f"{result['wall_s'] / 60:.1f} minutes in all; accuracy on the test reviews **{result['accuracy']:.4f}**."
     return "\n".join([total, "", *command_rows(result["runs"]), "", machine_line(result)])
-
-
-def command_rows(runs: list[dict[str, Any]]) -> list[str]:
-    """A table of commands."""
-    rows = ["| command | minutes | reached |", "|---|---|---|"]
-    for run in runs:
-        command = run["command"].replace("{lm}", "{out}/enwiki-lm").replace("{out}", "models")
-        rows.append(f"| `{command}` | {run['wall_s'] / 60:.1f} | {reached(run)} |")
-    return rows
-
-
-def reached(run: dict[str, Any]) -> str:
-    """What a command came to: a language model's perplexity, a classifier's accuracy."""
-    if run["accuracy"] is None or run.get("perplexity"):
-        return f"perplexity {run.get('perplexity') or math.exp(run['valid_loss']):.1f}, held-out text"
-    on = f"on {run['n']:,} reviews, macro F1 {run['f1_macro']:.4f}" if "f1_macro" in run else "held-out text"
-    return f"accuracy {run['accuracy']:.4f}, {on}"
-
-
-def accuracy_table(result: dict[str, Any]) -> str:
-    """The stages of a training with all labels, as `train_table` shows them."""
-    order = ["pretrain", "language model", "classifier", "evaluate"]
-    runs = sorted(result["points"], key=lambda run: order.index(run["stage"]))
-    wall_s = sum(run["wall_s"] for run in runs)
-    resumed = " (some were stopped and went on: those minutes are the last part's)" if any(run.get("resumed") for run in runs) else ""  # fmt: skip
-    total = f"{runs[-1]['accuracy']:.4f}** on {runs[-1]['n']:,} test reviews, after {wall_s / 60:.0f} minutes{resumed}."
-    return "\n".join([f"Accuracy **{total}", "", *command_rows(runs), "", points_line(result)])
-
-
-def labels_table(result: dict[str, Any]) -> str:
-    """Accuracy by number of labels, beside the baselines."""
-    names = {"ulmpipe": "ulmpipe", "tfidf": "TF-IDF, logistic regression", "embeddings": "MiniLM embeddings, the same"}
-    points = result["points"]
-    methods = [name for name in names if any(point["method"] == name for point in points)]
-    rows = [
-        f"| labels | {' | '.join(names[name] for name in methods)} | minutes of training |",
-        f"|---|{'---|' * len(methods)}---|",
-    ]
-    for n_labels in sorted({point["n_labels"] for point in points}):
-        shown, minutes = [], []
-        for name in methods:
-            own = [point for point in points if (point["method"], point["n_labels"]) == (name, n_labels)]
-            shown.append(over_seeds([point["accuracy"] for point in own]) if own else "")
-            minutes.append(f"{statistics.mean(point['train_s'] for point in own) / 60:.1f}" if own else "-")
-        rows.append(f"| {n_labels:,} | {' | '.join(shown)} | {', '.join(minutes)} |")
-    tested = [f"{names[name]}: {max(p['n_test'] for p in points if p['method'] == name):,}" for name in methods]
-    lines = [
-        "Mean ± standard deviation where there are several seeds; each seed has its own labelled reviews, the same for all."
-    ]
-    if models := [point["language_model"] for point in points if point["method"] == "ulmpipe"]:
-        perplexities = dict.fromkeys(f"{math.exp(model['valid_loss']):.1f}" for model in models)
-        lines[0] += f" ulmpipe starts from a language model of IMDB (perplexity {', '.join(perplexities)}), whose training is not in the minutes."  # fmt: skip
-    return "\n".join([*lines, f"Test reviews: {'; '.join(tested)}.", "", *rows, "", points_line(result)])
-
-
-def ablation_table(result: dict[str, Any]) -> str:
-    """Accuracy without each idea, and what is lost."""
-    points = [point for point in result["points"] if "arm" in point]
-    lines: list[str] = []
-    for n_labels in sorted({point["n_labels"] for point in points}):
-        lines += [f"| {n_labels:,} labels | accuracy | points lost | seeds |", "|---|---|---|---|"]
-        arms: dict[str, list[float]] = {}
-        for point in sorted(points, key=lambda point: point["seed"]):
-            if point["n_labels"] == n_labels:
-                arms.setdefault(point["arm"], []).append(point["accuracy"])
-        whole = arms.get("all of it")
-        for arm, found in arms.items():
-            lost = "" if not whole or arm == "all of it" else f"{100 * (statistics.mean(whole) - statistics.mean(found)):.1f}"  # fmt: skip
-            lines.append(
-                f"| {arm} | {over_seeds(found)} | {lost} | {', '.join(f'{accuracy:.3f}' for accuracy in found)} |"
-            )
-        lines.append("")
-    return "\n".join([*lines, points_line(result)])
-
-
-def over_seeds(found: list[float]) -> str:
-    """Mean and standard deviation."""
-    return f"{statistics.mean(found):.4f}" + (f" ± {statistics.stdev(found):.4f}" if len(found) > 1 else "")
-
-
-def points_line(result: dict[str, Any]) -> str:
-    """Where a result was measured that has points: every machine, every commit."""
-    commits: dict[int, dict[str, None]] = {}
-    for point in result["points"]:
-        commits.setdefault(point["machine"], {})[point["commit"]] = None
-    return "\n".join(machine_line({"machine": result["machines"][number], "commit": ", ".join(found)}) for number, found in sorted(commits.items()))  # fmt: skip
 
 
 def vision_table(result: dict[str, Any]) -> str:
@@ -467,6 +370,7 @@ def render(readme: str) -> str:
         "train": train_table,
         "accuracy": accuracy_table,
         "labels": labels_table,
+        "thousand": thousand_table,
         "ablation": ablation_table,
         "vision": vision_table,
         "vision_claims": claims_table,

@@ -1,5 +1,6 @@
 """The benches of accuracy: the baselines learn from the same reviews, a point is kept, the tables are drawn from points."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from learnable import make_docs
 from bench import record
 from bench.baselines import read
 from bench.label_efficiency import asked, curve, labelled_rows, plot
-from bench.report import ablation_table, accuracy_table, labels_table
+from bench.report_accuracy import ablation_table, accuracy_table, labels_table, thousand_table
 from ulmpipe.config import FinetuneConfig
 from ulmpipe.tasks.corpus import open_corpus
 from ulmpipe.tasks.labels import choose_labelled
@@ -38,7 +39,7 @@ def test_baselines_learn_from_the_reviews_that_finetune_chooses(
     imdb: Path, n_labels: int | None, seed: int, more: bool
 ):
     config = FinetuneConfig(workers=1, n_labels=n_labels, seed=seed)
-    unlabelled = str(imdb / "unsup.parquet") if more else None
+    unlabelled = str(shutil.copy(imdb / "unsup.parquet", imdb.parent / "more.parquet")) if more else None
     corpus = open_corpus("imdb", config, imdb.parent, labelled=True, unlabelled=unlabelled)
     ref = choose_labelled(corpus.store.doc_labels, corpus.train, n_labels, seed)
     texts, labels = read(imdb / "train.parquet")
@@ -94,6 +95,15 @@ def test_table_of_labels_has_a_row_a_number_and_a_column_a_method():
     table = labels_table(points(*rows, {**peer, "n_labels": 100, "seed": 0, "accuracy": 0.7}))
     assert "| labels | ulmpipe | TF-IDF, logistic regression | minutes of training |" in table
     assert "| 100 | 0.8200 ± 0.0200 | 0.7000 | 2.0, 0.1 |" in table and "perplexity 54.6" in table
+
+
+def test_table_of_a_thousand_reviews_names_the_command():
+    command = "ulmpipe finetune {work}/my.csv -o {work}/my --seed 0"
+    ours = {"method": "ulmpipe", "command": command, "train_s": 240.0}
+    rows = [{**ours, "seed": seed, "accuracy": 0.80 + 0.02 * seed} for seed in range(2)]
+    table = thousand_table(points(*rows, {"method": "tfidf", "seed": 0, "accuracy": 0.7, "train_s": 6.0}))
+    assert "| `ulmpipe finetune my.csv -o my` | 0.8100 ± 0.0141 | 0.800, 0.820 | 4.0 |" in table
+    assert "| TF-IDF, logistic regression | 0.7000 | 0.700 | 0.1 |" in table
 
 
 def test_table_of_the_ablation_says_what_is_lost():

@@ -44,7 +44,14 @@ class Tagged:
     def __init__(self, trained: Trained, folder: Path):
         self.train, self.test = (write_csv(folder / f"{name}.csv", make_tagged(n, s)) for name, n, s in (("train", 600, 0), ("test", 60, 1)))  # fmt: skip
         self.lm, self.clf = trained.lm, folder / "clf"
-        options = {**TINY_CLASSIFIER, "epochs": 10, "unfrozen_lr": 1e-2, "multi_label": True, "tune_thresholds": True, "ngrams": False}
+        options = {
+            **TINY_CLASSIFIER,
+            "epochs": 10,
+            "unfrozen_lr": 1e-2,
+            "multi_label": True,
+            "tune_thresholds": True,
+            "ngrams": False,
+        }
         self.result: FinetuneResult = finetune(self.train, self.clf, from_model=str(trained.lm), **options)
 
 

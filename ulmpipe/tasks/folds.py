@@ -32,7 +32,7 @@ from .classify import fit_classifier
 from .corpus import Corpus
 from .labels import fold_parts, strata
 from .model_folder import Pretrained
-from .phases import MAY_CHANGE
+from .phases import MAY_CHANGE, precision_of
 
 FOLDS_FOLDER = "folds"
 UNSTEADY = 0.05  # standard deviation of the accuracy over folds, above which it is warned of
@@ -49,7 +49,7 @@ def cross_validate(
     assert config.folds is not None
     parts = fold_parts(chosen, strata(corpus.store.doc_labels[chosen]), config.folds, config.seed)
     options = {name: value for name, value in asdict(config).items() if name not in MAY_CHANGE}
-    options["tokens"] = corpus.store.fingerprint
+    options |= {"tokens": corpus.store.fingerprint, "precision": precision_of(config, lm.model)}
     folder = out / FOLDS_FOLDER
     numbers = range(1, config.folds + 1)
     done = {n: _read_fold(path, options) for n in numbers if (path := folder / f"{n}.json").exists()}

@@ -10,6 +10,8 @@ No class at all (`[]`, an empty cell) is a document of which it is known that no
 which nothing is known.
 """
 
+import ast
+import contextlib
 import json
 from typing import Any
 
@@ -47,28 +49,31 @@ def read_label(value: object, columns: Columns) -> str | None:
 
 
 def split_labels(value: object, separator: str) -> list[str] | None:
-    """Several labels of one cell: a list, a JSON list as text, or text with a separator. Sorted, each once.
+    """Several labels of one cell: a list, a list as text, of JSON or as pandas writes it, or text with a separator.
 
-    >>> split_labels("b | a|", "|"), split_labels('["x"]', "|"), split_labels([3, 1.0], "|")
-    (['a', 'b'], ['x'], ['1', '3'])
+    Sorted, each once.
+
+    >>> split_labels("b | a|", "|"), split_labels('["x"]', "|"), split_labels([3, 1.0], "|"), split_labels("['b', 'a']", "|")
+    (['a', 'b'], ['x'], ['1', '3'], ['a', 'b'])
     >>> split_labels("", "|"), split_labels(None, "|")
     ([], None)
     """
     if value is None or value != value:
         return None
     if isinstance(value, str):
-        value = value.split(separator) if (listed := _json_list(value)) is None else listed
+        value = value.split(separator) if (listed := _read_list(value)) is None else listed
     found = [label_value(each) for each in (value if isinstance(value, list) else [value])]
     return sorted({label.strip() for label in found if label is not None and label.strip()})
 
 
-def _json_list(text: str) -> list[Any] | None:
-    if not text.lstrip().startswith("["):
+def _read_list(text: str) -> list[Any] | None:
+    """The list that a text is, in JSON's notation or Python's; None where it is none. Nothing in it is run."""
+    if not text.strip().startswith("[") or not text.rstrip().endswith("]"):
         return None
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
+    for read in (json.loads, ast.literal_eval):
+        with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+            return read(text.strip())
+    return None
 
 
 def label_names(label: str | None, columns: Columns) -> list[str]:

@@ -1,0 +1,36 @@
+"""Lines that several tables of README have: where a result was measured, what a command came to. Used by report.py."""
+
+import math
+from typing import Any
+
+
+def machine_line(result: dict[str, Any]) -> str:
+    """Where a result was measured."""
+    machine = result["machine"]
+    versions = f"Python {machine['python']}, torch {machine['packages']['torch']}, spaCy {machine['packages']['spacy']}"
+    gpu = machine["gpu"] or "no GPU"
+    return f"Measured on {machine['cores']} cores of an {machine['processor']}, {gpu}; {versions}; commit {result['commit']}."
+
+
+def parts_line(parts: dict[str, Any]) -> str:
+    """Where a result was measured whose parts are of one machine."""
+    machine = next(iter(parts.values()))["machine"]
+    commits = ", ".join(dict.fromkeys(part["commit"] for part in parts.values()))
+    return machine_line({"machine": machine, "commit": commits})
+
+
+def command_rows(runs: list[dict[str, Any]]) -> list[str]:
+    """A table of commands."""
+    rows = ["| command | minutes | reached |", "|---|---|---|"]
+    for run in runs:
+        command = run["command"].replace("{lm}", "{out}/enwiki-lm").replace("{out}", "models")
+        rows.append(f"| `{command}` | {run['wall_s'] / 60:.1f} | {reached(run)} |")
+    return rows
+
+
+def reached(run: dict[str, Any]) -> str:
+    """What a command came to: a language model's perplexity, a classifier's accuracy."""
+    if run["accuracy"] is None or run.get("perplexity"):
+        return f"perplexity {run.get('perplexity') or math.exp(run['valid_loss']):.1f}, held-out text"
+    on = f"on {run['n']:,} reviews, macro F1 {run['f1_macro']:.4f}" if "f1_macro" in run else "held-out text"
+    return f"accuracy {run['accuracy']:.4f}, {on}"
