@@ -43,14 +43,16 @@ COLOURS = {
 TITLES = {"ulmpipe": "ulmpipe", "tfidf": "TF-IDF + regression", "embeddings": "MiniLM + regression"}
 
 
-def labelled_rows(doc_labels: IntArray, n_labels: int | None, seed: int) -> IntArray:
+def labelled_rows(
+    doc_labels: IntArray, n_labels: int | None, seed: int, fraction: float = FinetuneConfig().valid_fraction
+) -> IntArray:
     """Rows of imdb/train.parquet that `finetune imdb --n-labels N --seed S` learns from.
 
     In the store of `imdb` they are its first documents, in the same order; texts without a label come after them, and
     change nothing of what is held out or chosen.
     """
     store: Any = SimpleNamespace(doc_labels=doc_labels, n_docs=len(doc_labels))
-    train, _ = hold_out(store, fraction=FinetuneConfig().valid_fraction, seed=seed, labelled=True)
+    train, _ = hold_out(store, fraction=fraction, seed=seed, labelled=True)
     return choose_labelled(doc_labels, train, n_labels, seed)
 
 
@@ -66,10 +68,11 @@ def measure(name: str, args: argparse.Namespace, doc_labels: IntArray) -> None:
     """All points of one method that are not there yet."""
     model = about_model(args.lm) if name == "ulmpipe" else None
     for n_labels, seed in asked(args.labels, args.seeds):
-        rows = labelled_rows(doc_labels, n_labels, seed)
+        rows = labelled_rows(doc_labels, n_labels, seed, args.valid_fraction)
         key = {"method": name, "n_labels": len(rows), "seed": seed}
         if name == "ulmpipe":
-            words = f"--n-labels {n_labels} " * (n_labels is not None) + f"--seed {seed} {args.options}".strip()
+            words = f"--n-labels {n_labels} " * (n_labels is not None)
+            words += f"--seed {seed} --valid-fraction {args.valid_fraction:g} {args.options}".strip()
             command = f"ulmpipe {classify_command(words)}"
         else:
             words, command = "", baseline_command(name, args.test)
@@ -145,6 +148,7 @@ def main() -> None:
     parser.add_argument("--labels", nargs="+", default=LABELS, help="how many; `all` but those held out")
     parser.add_argument("--seeds", type=int, default=SEEDS, help=f"for {SEEDED:,} labels or fewer; one for more")
     parser.add_argument("--options", default="", help="further options of finetune, in one string")
+    parser.add_argument("--valid-fraction", type=float, default=0.02, help="reviews with a label that are held out")
     parser.add_argument("--n-test", type=int, default=2500, help="reviews that all three are tested on")
     parser.add_argument("--work", type=Path, default=Path("models/bench"), help="for classifiers, tokens, embeddings")
     parser.add_argument("--part", nargs="+", choices=(*COLOURS, "plot"), default=(*COLOURS, "plot"))
