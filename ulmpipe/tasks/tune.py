@@ -21,7 +21,7 @@ from .phases import language_model_learner, seed_everything, train_phases
 LM_LR_WORDS, LM_LR = 2e-2, 5e-3  # highest rates of the two phases; the first moves embeddings and decoder only
 WORDS_STEPS = 300  # of the first phase, at most; and of --max-steps no more than one part in `WORDS_SHARE`
 WORDS_SHARE = 5
-LM_TOKENS, MAX_LM_EPOCHS = 1_000_000, 8
+LM_TOKENS, MAX_LM_EPOCHS = 500_000, 8
 LM_TASK = "finetune, stage lm"
 
 
@@ -94,6 +94,6 @@ def default_lm_epochs(n_tokens: int) -> int:
     """How many times a corpus is read: as often as makes up `LM_TOKENS`, but once at least and not for ever.
 
     >>> [default_lm_epochs(n) for n in (10_000, 400_000, 20_000_000)]
-    [8, 2, 1]
+    [8, 1, 1]
     """
     return max(1, min(MAX_LM_EPOCHS, round(LM_TOKENS / max(1, n_tokens))))
