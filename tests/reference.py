@@ -220,8 +220,9 @@ def xresnet_parameters(blocks: list[int], expansion: int, stem: list[int], c_out
     return total + n_in * c_out + c_out
 
 
-def ngram_logits(ids: list[int], table, bias, vocab_size: int) -> list[float]:
+def ngram_logits(ids: list[int], table, bias, vocab_size: int, n_specials: int) -> list[float]:
     """The rows of all words and pairs of a document, each once, added up and divided by the root of their last numbers."""
+    ids = [i for i in ids if i >= n_specials]
     n_buckets = len(table) - vocab_size
     rows = set(ids) | {
         (a * 1_640_531_527 + b * 1_013_904_223) % (2**31 - 1) % n_buckets + vocab_size

@@ -1,5 +1,7 @@
 """Scores of n-grams are those of a loop over sets, alone as in a batch; the network beside them is added to, not changed."""
 
+from typing import Any
+
 import pytest
 import torch
 from reference import ngram_logits
@@ -9,10 +11,11 @@ from ulmpipe.models import CLASSIFIER_DROPOUTS, SIZES, TextClassifier, scaled_dr
 from ulmpipe.models.explain import log_odds, own_logits, word_scores
 from ulmpipe.models.heads import NETWORK_SHARE
 from ulmpipe.models.inference import classify
-from ulmpipe.models.ngrams import NGramScores, ngram_rows
+from ulmpipe.models.ngrams import NGramScores, ngram_rows, only_words
 from ulmpipe.models.quantize import quantized
 
-V, C, PAD_ID, N_BUCKETS = 30, 3, 1, 64
+V, C, PAD_ID, N_BUCKETS, N_SPECIALS = 30, 3, 1, 64, 5
+SHAPE: dict[str, Any] = {"n_buckets": N_BUCKETS, "n_specials": N_SPECIALS}
 
 
 def fitted(ngrams: NGramScores) -> NGramScores:
@@ -27,12 +30,12 @@ def fitted(ngrams: NGramScores) -> NGramScores:
 
 @pytest.fixture
 def ngrams() -> NGramScores:
-    return fitted(NGramScores(V, C, n_buckets=N_BUCKETS))
+    return fitted(NGramScores(V, C, **SHAPE))
 
 
 @pytest.fixture
 def model() -> TextClassifier:
-    model = TextClassifier(V, C, **SIZES["tiny"], bptt=8, n_buckets=N_BUCKETS).eval()
+    model = TextClassifier(V, C, **SIZES["tiny"], bptt=8, **SHAPE).eval()
     assert model.ngrams is not None
     fitted(model.ngrams)
     return model
@@ -48,14 +51,22 @@ def batch(lengths: list[int]) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("lengths", [[0, 0], [1, 1], [2, 0], [5, 90, 1, 33], list(range(40))])
 def test_scores_are_those_of_a_loop(ngrams: NGramScores, lengths: list[int]):
     ids, n_words = batch(lengths)
-    ref = [ngram_logits(ids[i, :n].tolist(), ngrams.table, ngrams.bias, V) for i, n in enumerate(lengths)]
+    ref = [ngram_logits(ids[i, :n].tolist(), ngrams.table, ngrams.bias, V, N_SPECIALS) for i, n in enumerate(lengths)]
     torch.testing.assert_close(ngrams(ids, n_words), torch.tensor(ref, dtype=torch.float32), rtol=1e-5, atol=1e-5)
 
 
 def test_how_often_an_ngram_comes_and_where_changes_nothing(ngrams: NGramScores):
-    ids = torch.tensor([[4, 5, 4, 5, 4, 5], [5, 4, 5, 4, 1, 1]])  # the same words, the same pairs
+    ids = torch.tensor([[7, 6, 7, 6, 7, 6], [6, 7, 6, 7, 1, 1]])  # the same words, the same pairs
     comp = ngrams(ids, torch.tensor([6, 4]))
     assert torch.equal(comp[0], comp[1])
+
+
+def test_special_tokens_do_not_part_words(ngrams: NGramScores):
+    ids = torch.tensor([[2, 7, 3, 3, 8, 4], [7, 8, 1, 1, 1, 1], [7, 9, 8, 1, 1, 1]])
+    comp = ngrams(ids, torch.tensor([6, 2, 3]))
+    assert torch.equal(comp[0], comp[1]) and not torch.equal(comp[0], comp[2])
+    words, lengths, places = only_words(ids, torch.tensor([6, 2, 3]), N_SPECIALS)
+    assert words[0, :2].tolist() == [7, 8] and places[0, :2].tolist() == [1, 4] and lengths.tolist() == [2, 2, 3]
 
 
 def test_rows_of_pairs_are_behind_those_of_words_and_hear_of_order():
@@ -76,9 +87,10 @@ def test_pairs_are_spread_evenly_over_the_buckets(n_buckets: int):
 
 @pytest.mark.parametrize("n", [1, 2, 17])
 def test_what_words_add_makes_up_the_logits(ngrams: NGramScores, n: int):
-    ids = torch.randint(2, 9, (1, n))
+    ids = torch.randint(2, 9, (1, n))  # special tokens among them
     comp = ngrams.word_logits(ids[0])
     assert comp.shape == (n, C)
+    assert (comp[ids[0] < N_SPECIALS] == 0).all()
     torch.testing.assert_close(comp.sum(dim=0) + ngrams.bias, ngrams(ids, torch.tensor([n]))[0], rtol=1e-5, atol=1e-5)
 
 
@@ -91,7 +103,7 @@ def test_no_bucket_is_refused():
 
 
 def test_classifier_adds_them_where_it_predicts_and_is_trained_without():
-    model = TextClassifier(V, C, **SIZES["tiny"], bptt=8, n_buckets=N_BUCKETS, **scaled_dropouts(CLASSIFIER_DROPOUTS, 0), head_p=0)  # fmt: skip
+    model = TextClassifier(V, C, **SIZES["tiny"], bptt=8, **SHAPE, **scaled_dropouts(CLASSIFIER_DROPOUTS, 0), head_p=0)  # fmt: skip
     assert model.ngrams is not None
     fitted(model.ngrams)
     ids, lengths = batch([7, 0, 30])

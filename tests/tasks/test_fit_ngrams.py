@@ -26,8 +26,8 @@ from ulmpipe.text.batches import Docs
 from ulmpipe.text.padding import pad_documents
 
 V, PAD_ID = 40, 1
-SHAPE: dict[str, Any] = {"vocab_size": V, "pad_id": PAD_ID}
-GIVEN: dict[str, Any] = {**SHAPE, "max_tokens": 100, "seed": 0}
+SHAPE = {"vocab_size": V, "n_specials": 2, "n_buckets": 64}
+GIVEN: dict[str, Any] = {"vocab_size": V, "n_specials": 2, "pad_id": PAD_ID, "max_tokens": 100, "seed": 0}
 ALONE: dict[str, Any] = {**GIVEN, "unlabelled": np.empty(0, np.int64)}
 
 
@@ -45,7 +45,7 @@ def docs_of_classes(
 
 
 def scores_of(fitted: FittedNGrams, docs: list[list[int]]) -> torch.Tensor:
-    ngrams = NGramScores(V, len(fitted.bias), n_buckets=fitted.n_buckets)
+    ngrams = NGramScores(V, len(fitted.bias), n_buckets=fitted.n_buckets, n_specials=2)
     ngrams.load_state_dict({"table": fitted.table, "bias": fitted.bias})
     return ngrams(*map(torch.from_numpy, pad_documents(docs, pad_id=PAD_ID, max_tokens=100)))
 
@@ -117,10 +117,10 @@ def test_documents_of_one_class_or_none_do_no_harm():
 def test_rows_of_documents_are_those_that_the_model_looks_up(rng: np.random.Generator):
     docs = [rng.integers(2, V, n).tolist() for n in (3, 30, 1, 12, 0, 30)]
     which = np.array([4, 1, 3, 0])
-    offsets, rows = read_rows(Docs.from_ids(docs), which, max_tokens=10, n_buckets=64, **SHAPE)
+    offsets, rows = read_rows(Docs.from_ids(docs), which, max_tokens=10, pad_id=PAD_ID, shape=SHAPE)
     for place, doc in enumerate(which):
         ids, lengths = map(torch.from_numpy, pad_documents([docs[doc]], pad_id=PAD_ID, max_tokens=10))
-        ref, is_first = distinct_rows(ids, lengths, V, 64)
+        ref, is_first = distinct_rows(ids, lengths, **SHAPE)
         assert rows[offsets[place] : offsets[place + 1]].tolist() == ref[is_first].tolist()
 
 
@@ -141,7 +141,7 @@ def test_rows_of_a_matrix_have_length_one(rng: np.random.Generator):
 
 @pytest.mark.parametrize(
     ("n_tokens", "n_classes", "ref"),
-    [(10, 2, 1 << 12), (5000, 2, 1 << 13), (10**9, 2, 1 << 20), (10**9, 1000, 1 << 12)],
+    [(10, 2, 1 << 12), (5000, 2, 1 << 15), (10**9, 2, 1 << 20), (10**9, 1000, 1 << 12)],
 )
 def test_buckets_are_as_many_as_pairs_within_bounds(n_tokens: int, n_classes: int, ref: int):
     assert bucket_count(n_tokens, n_classes) == ref

@@ -62,8 +62,7 @@ def _ngram_scores(ngrams: NGramScores, ids: Tensor, lengths: Tensor, by_logit: T
     """What the n-grams at each word do for the log-odds, (B, L); by_logit: (B, C), their gradient at the logits."""
     scores = by_logit.new_zeros(ids.shape)  # (B, L)
     for row, n_words in enumerate(lengths.tolist()):
-        if n_words:
-            scores[row, :n_words] = ngrams.word_logits(ids[row, :n_words]) @ by_logit[row]
+        scores[row, :n_words] = ngrams.word_logits(ids[row, :n_words]) @ by_logit[row]
     return scores
 
 

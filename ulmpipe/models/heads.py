@@ -139,6 +139,7 @@ class TextClassifier(nn.Module):
         head_p: float = 0.1,
         head_hidden_size: int = 50,
         n_buckets: int = 0,
+        n_specials: int = 0,
     ):
         super().__init__()
         rnn = AWDLSTM(
@@ -156,7 +157,8 @@ class TextClassifier(nn.Module):
         self.head = PoolingLinearClassifier(
             emb_size, n_classes, hidden_size=head_hidden_size, output_p=output_p, head_p=head_p
         )
-        self.ngrams = NGramScores(vocab_size, n_classes, n_buckets=n_buckets) if n_buckets else None
+        shape = {"n_buckets": n_buckets, "n_specials": n_specials}
+        self.ngrams = NGramScores(vocab_size, n_classes, **shape) if n_buckets else None
 
     def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
         """Take ids (B, L) int64, padded at the end, and lengths (B,) int64; return logits (B, C).

@@ -1,6 +1,6 @@
 """What the words and pairs of words of a document say by themselves: the wide half of a classifier beside the deep one.
 
-    ids (B, L), lengths (B,) -> n-grams, each once -> rows of a table, summed -> (B, C + 1) -> logits (B, C)
+    ids (B, L), lengths (B,) -> words without special tokens -> n-grams, each once -> rows of a table, summed -> logits (B, C)
 
 An encoder learns what few labels can teach it; that "waste of" stands in a review is known from the labels alone. Wide and
 deep together (Cheng et al. 2016) are better than either. A row of the table holds what its n-gram says for each class and
@@ -17,6 +17,18 @@ FIRST, SECOND, PRIME = 1_640_531_527, 1_013_904_223, 2**31 - 1
 TINY = 1e-12  # of a squared length: a document without a known n-gram divides by it
 
 
+def only_words(ids: Tensor, lengths: Tensor, n_specials: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Move special tokens, the first `n_specials` ids, behind the words, so that pairs are of words: "not xxmaj Good".
+
+    ids: (B, L) int64, padded at the end; lengths: (B,) int64. Returns ids (B, L), lengths (B,), and where each stood (B, L).
+    """
+    n_steps = ids.shape[1]
+    steps = torch.arange(n_steps, device=ids.device)
+    keep = (steps < lengths[:, None]) & (ids >= n_specials)  # (B, L)
+    places = torch.where(keep, steps, steps + n_steps).sort(dim=1).values % n_steps
+    return ids.gather(1, places), keep.sum(dim=1), places
+
+
 def ngram_rows(ids: Tensor, vocab_size: int, n_buckets: int) -> Tensor:
     """Rows of the words, then of the pairs that begin at each step: ids (B, L) int64 to (B, 2L - 1)."""
     pairs = (ids[:, :-1] * FIRST + ids[:, 1:] * SECOND) % PRIME % n_buckets + vocab_size  # (B, L - 1)
@@ -30,11 +42,14 @@ def is_real(lengths: Tensor, n_steps: int) -> Tensor:
     return torch.cat([is_word, is_word[:, 1:]], dim=1)
 
 
-def distinct_rows(ids: Tensor, lengths: Tensor, vocab_size: int, n_buckets: int) -> tuple[Tensor, Tensor]:
+def distinct_rows(
+    ids: Tensor, lengths: Tensor, *, vocab_size: int, n_specials: int, n_buckets: int
+) -> tuple[Tensor, Tensor]:
     """Return the rows of each document, sorted (B, 2L - 1), and where one stands for the first time, bool.
 
     ids: (B, L) int64, padded at the end; lengths: (B,) int64.
     """
+    ids, lengths, _ = only_words(ids, lengths, n_specials)
     none = vocab_size + n_buckets  # behind the last row
     rows = ngram_rows(ids, vocab_size, n_buckets).masked_fill(~is_real(lengths, ids.shape[1]), none)
     rows = rows.sort(dim=1).values
@@ -48,17 +63,17 @@ class NGramScores(nn.Module):
     table: Tensor
     bias: Tensor
 
-    def __init__(self, vocab_size: int, n_classes: int, *, n_buckets: int):
+    def __init__(self, vocab_size: int, n_classes: int, *, n_buckets: int, n_specials: int = 0):
         super().__init__()
         if n_buckets < 1:
             raise ValueError(f"n_buckets is {n_buckets}, expected at least 1")
-        self.vocab_size, self.n_buckets = vocab_size, n_buckets
+        self.shape = {"vocab_size": vocab_size, "n_specials": n_specials, "n_buckets": n_buckets}
         self.register_buffer("table", torch.zeros(vocab_size + n_buckets, n_classes + 1))
         self.register_buffer("bias", torch.zeros(n_classes))
 
     def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
         """Take ids (B, L) int64, padded at the end, and lengths (B,) int64; return logits (B, C)."""
-        rows, is_first = distinct_rows(ids, lengths, self.vocab_size, self.n_buckets)
+        rows, is_first = distinct_rows(ids, lengths, **self.shape)
         once = is_first.to(self.table.dtype)  # (B, 2L - 1)
         total = F.embedding_bag(rows, self.table, mode="sum", per_sample_weights=once)  # (B, C + 1)
         return total[:, :-1] * total[:, -1:].clamp(min=TINY).rsqrt() + self.bias
@@ -68,10 +83,15 @@ class NGramScores(nn.Module):
 
         An n-gram counts once however often it comes: its places share it, and the two words of a pair share that.
         """
-        n_words = len(ids)
-        rows = ngram_rows(ids[None], self.vocab_size, self.n_buckets)[0]  # (2L - 1,)
+        words, lengths, places = only_words(ids[None], torch.tensor([len(ids)]), self.shape["n_specials"])
+        n_words = int(lengths)
+        scores = self.table.new_zeros(len(ids), self.table.shape[1] - 1)  # (L, C)
+        if n_words == 0:
+            return scores
+        rows = ngram_rows(words[:, :n_words], self.shape["vocab_size"], self.shape["n_buckets"])[0]  # (2W - 1,)
         distinct, place, n_times = rows.unique(return_inverse=True, return_counts=True)
         picked = self.table[distinct]  # (N, C + 1)
-        each = (picked[:, :-1] * picked[:, -1].sum().clamp(min=TINY).rsqrt() / n_times[:, None])[place]  # (2L - 1, C)
+        each = (picked[:, :-1] * picked[:, -1].sum().clamp(min=TINY).rsqrt() / n_times[:, None])[place]  # (2W - 1, C)
         halves = each[n_words:] / 2
-        return each[:n_words] + F.pad(halves, (0, 0, 0, 1)) + F.pad(halves, (0, 0, 1, 0))
+        scores[places[0, :n_words]] = each[:n_words] + F.pad(halves, (0, 0, 0, 1)) + F.pad(halves, (0, 0, 1, 0))
+        return scores

@@ -121,6 +121,7 @@ def fit_classifier(
         "n_classes": n_classes,
         "bptt": config.bptt,
         "n_buckets": ngrams.n_buckets if ngrams else 0,
+        "n_specials": corpus.store.n_specials,
     }
     seed_everything(config.seed)  # again: `--stage all` gives what `--stage lm` and then `--stage classifier` give
     model = TextClassifier(**settings, **dropouts)
@@ -149,6 +150,7 @@ def fitted_ngrams(corpus: Corpus, chosen: IntArray, config: FinetuneConfig) -> F
         chosen,
         len(store.labels),
         vocab_size=len(store.vocab),
+        n_specials=store.n_specials,
         pad_id=store.vocab.pad_id,
         max_tokens=config.max_tokens,
         seed=config.seed,

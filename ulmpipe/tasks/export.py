@@ -119,6 +119,16 @@ class Graph:
         self.weights.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
         return name
 
+    def part(self, x: str, begin: str, end: str, *, out: str) -> str:
+        """x[:, begin:end]."""
+        return self.add("Slice", x, begin, end, "axis_1", out=out)
+
+    def sort(self, x: str) -> str:
+        """Sort along axis 1, (B, N) int64."""
+        shape = self.add("Shape", x, out=f"{x}_shape")
+        n = self.add("Slice", shape, "second_place", "end", "axis_0", out=f"n_{x}")
+        return self.add("TopK", x, n, out=f"sorted_{x}", more_out=(f"{x}_places",), axis=1, largest=0)
+
     def add(self, op: str, *inputs: str, out: str, more_out: tuple[str, ...] = (), **attributes: Any) -> str:
         """Add a node whose first output is called `out`; its name. `more_out` are those that nothing reads."""
         from onnx import helper
@@ -193,48 +203,51 @@ def pool_nodes(graph: Graph, x: str) -> str:
 
 def ngram_nodes(graph: Graph, ngrams: NGramScores) -> str:
     """`NGramScores`: rows of words and pairs, sorted so that each counts once; returns logits (B, C)."""
-    none = ngrams.vocab_size + ngrams.n_buckets
-    numbers = {"first": FIRST, "second": SECOND, "prime": PRIME, "n_buckets": ngrams.n_buckets, "vocab_size": ngrams.vocab_size, "none": none, "last_row": none - 1}  # fmt: skip
+    none = ngrams.shape["vocab_size"] + ngrams.shape["n_buckets"]
+    numbers = {"first": FIRST, "second": SECOND, "prime": PRIME, **ngrams.shape, "none": none, "last_row": none - 1}
     for name, value in numbers.items():
         graph.weight(f"ngrams.{name}", np.array(value, np.int64))
     for name, value in (("begin", 0), ("second_place", 1), ("before_end", -1), ("end", np.iinfo(np.int64).max)):
         graph.weight(name, np.array([value], np.int64))
-
-    def part(x: str, begin: str, end: str, out: str) -> str:
-        return graph.add("Slice", x, begin, end, "axis_1", out=out)
-
-    hashed = graph.add(
-        "Add",
-        graph.add("Mul", part("ids", "begin", "before_end", "firsts"), "ngrams.first", out="hash_of_first"),
-        graph.add("Mul", part("ids", "second_place", "end", "seconds"), "ngrams.second", out="hash_of_second"),
-        out="hashes",
+    words, n_words = word_nodes(graph)  # (B, L), (B, 1)
+    first = graph.add("Mul", graph.part(words, "begin", "before_end", out="firsts"), "ngrams.first", out="first_hash")
+    second = graph.add(
+        "Mul", graph.part(words, "second_place", "end", out="seconds"), "ngrams.second", out="second_hash"
     )
-    bucket = graph.add(
-        "Mod", graph.add("Mod", hashed, "ngrams.prime", out="residues"), "ngrams.n_buckets", out="bucket"
+    hashes = graph.add("Mod", graph.add("Add", first, second, out="both_hashes"), "ngrams.prime", out="hashes")
+    buckets = graph.add("Mod", hashes, "ngrams.n_buckets", out="buckets")  # (B, L - 1)
+    pairs = graph.add("Add", buckets, "ngrams.vocab_size", out="pairs")
+    is_word = graph.add("Less", "steps", n_words, out="is_word")  # (B, L)
+    is_pair = graph.part(is_word, "second_place", "end", out="is_pair")
+    is_real = graph.add("Concat", is_word, is_pair, out="is_ngram", axis=1)  # (B, 2L - 1), as all below
+    rows = graph.add("Concat", words, pairs, out="all_rows", axis=1)
+    rows = graph.sort(graph.add("Where", is_real, rows, "ngrams.none", out="rows"))
+    before, after = graph.part(rows, "begin", "before_end", out="rows_before"), graph.part(rows, "second_place", "end", out="rows_after")  # fmt: skip
+    is_new = graph.add("Not", graph.add("Equal", before, after, out="repeats"), out="is_new")
+    begins = graph.part(rows, "begin", "second_place", out="first_rows")
+    is_first = graph.add(
+        "Concat", graph.add("Equal", begins, begins, out="begin_is_new"), is_new, out="is_first", axis=1
     )
-    rows = graph.add(
-        "Concat", "ids", graph.add("Add", bucket, "ngrams.vocab_size", out="pairs"), out="all_rows", axis=1
-    )
-    row_lengths = graph.add("Unsqueeze", "lengths", "axis_1", out="row_lengths")  # (B, 1)
-    is_word = graph.add("Less", "places", row_lengths, out="is_word")  # (B, L)
-    is_real = graph.add("Concat", is_word, part(is_word, "second_place", "end", "is_pair"), out="is_ngram", axis=1)
-    rows = graph.add("Where", is_real, rows, "ngrams.none", out="rows")  # (B, 2L - 1)
-    n_rows = graph.add(
-        "Slice", graph.add("Shape", rows, out="rows_shape"), "second_place", "end", "axis_0", out="n_rows"
-    )
-    rows = graph.add("TopK", rows, n_rows, out="sorted_rows", more_out=("sorted_places",), axis=1, largest=0)
-    first = part(rows, "begin", "second_place", "first_row")
-    repeats = graph.add("Equal", part(rows, "begin", "before_end", "rows_before"), part(rows, "second_place", "end", "rows_after"), out="repeats")  # fmt: skip
-    is_new = graph.add("Concat", graph.add("Equal", first, first, out="true"), graph.add("Not", repeats, out="new"), out="is_new", axis=1)  # fmt: skip
-    counts = graph.add("And", is_new, graph.add("Less", rows, "ngrams.none", out="is_row"), out="counts")
-    table = graph.weight("ngrams.table", ngrams.table)
-    picked = graph.add("Gather", table, graph.add("Min", rows, "ngrams.last_row", out="safe_rows"), out="picked")
-    each = graph.add(
-        "Where", graph.add("Unsqueeze", counts, "axis_2", out="counts_once"), picked, "zero", out="each_once"
-    )
+    counts = graph.add("And", is_first, graph.add("Less", rows, "ngrams.none", out="is_row"), out="counts")
+    safe_rows = graph.add("Min", rows, "ngrams.last_row", out="safe_rows")
+    picked = graph.add("Gather", graph.weight("ngrams.table", ngrams.table), safe_rows, out="picked")
+    each = graph.add("Where", graph.add("Unsqueeze", counts, "axis_2", out="counts_once"), picked, "zero", out="each")
     total = graph.add("ReduceSum", each, "axis_1", out="ngram_total", keepdims=0)  # (B, C + 1)
-    squared = part(total, "before_end", "end", "ngram_square")
     least = graph.weight("ngrams.tiny", np.array(TINY, np.float32))
-    length = graph.add("Sqrt", graph.add("Max", squared, least, out="ngram_square_or_tiny"), out="ngram_length")
-    scores = graph.add("Div", part(total, "begin", "before_end", "ngram_sum"), length, out="ngram_scores")
+    square = graph.add("Max", graph.part(total, "before_end", "end", out="ngram_sum"), least, out="ngram_square")
+    scores = graph.part(total, "begin", "before_end", out="ngram_sums")
+    scores = graph.add("Div", scores, graph.add("Sqrt", square, out="ngram_length"), out="ngram_scores")
     return graph.add("Add", scores, graph.weight("ngrams.bias", ngrams.bias), out="ngram_logits")
+
+
+def word_nodes(graph: Graph) -> tuple[str, str]:
+    """`only_words`: ids with special tokens and pads behind the words (B, L), and how many words there are (B, 1)."""
+    steps = graph.add("Range", "0", "L", "1", out="steps")
+    is_token = graph.add("Less", steps, graph.add("Unsqueeze", "lengths", "axis_1", out="row_lengths"), out="is_token")
+    is_special = graph.add("Less", "ids", "ngrams.n_specials", out="is_special")
+    keep = graph.add("And", is_token, graph.add("Not", is_special, out="is_no_special"), out="keep")  # (B, L)
+    keys = graph.add("Where", keep, steps, graph.add("Add", steps, "L", out="steps_behind"), out="keys")
+    places = graph.add("Mod", graph.sort(keys), "L", out="word_places")
+    words = graph.add("GatherElements", "ids", places, out="words", axis=1)
+    kept = graph.add("Cast", keep, out="kept", to=7)  # as int64
+    return words, graph.add("ReduceSum", kept, "axis_1", out="n_words", keepdims=1)

@@ -8,7 +8,7 @@ without one many, it reads those of which it is surest as if they had one (self-
 helps on those parts. Trained on what the n-grams leave to learn, instead of alone, the network was worse by a point.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -85,6 +85,7 @@ def fit_ngrams(
     n_classes: int,
     *,
     vocab_size: int,
+    n_specials: int,
     pad_id: int,
     max_tokens: int,
     seed: int,
@@ -103,8 +104,9 @@ def fit_ngrams(
         others = np.random.default_rng(seed).permutation(unlabelled)[:MAX_UNLABELLED]
     n_tokens = int(np.minimum(docs.lengths[np.concatenate([chosen, others])], max_tokens).sum())
     n_buckets = bucket_count(n_tokens, n_classes)
-    read = partial(read_rows, docs, pad_id=pad_id, max_tokens=max_tokens, vocab_size=vocab_size, n_buckets=n_buckets)
-    bags, kept = keep_frequent(*read(np.concatenate([chosen, others])), vocab_size + n_buckets)
+    shape = {"vocab_size": vocab_size, "n_specials": n_specials, "n_buckets": n_buckets}
+    rows = read_rows(docs, np.concatenate([chosen, others]), pad_id=pad_id, max_tokens=max_tokens, shape=shape)
+    bags, kept = keep_frequent(*rows, vocab_size + n_buckets)
     fits = _Fits(bags, _targets(labels, n_classes, label_smoothing), labels.ndim == 2, class_weights)
     everything, parts = np.arange(len(chosen)), _parts(labels, seed)
     held_out = {strength: fits.held_out(partial(fits.on, strength=strength), parts) for strength in STRENGTHS}
@@ -133,25 +135,30 @@ def fit_ngrams(
 
 
 def bucket_count(n_tokens: int, n_classes: int) -> int:
-    """A power of two, as many as there may be pairs, within bounds: two numbers more for each class of each.
+    """A power of two, four times as many as there may be pairs, or up to eight, within bounds.
 
-    >>> bucket_count(100_000, 2), bucket_count(10**8, 2), bucket_count(10**8, 100)
+    With as many as pairs a quarter of these share theirs with another: half a point on 1,000 reviews of IMDB.
+
+    >>> bucket_count(20_000, 2), bucket_count(10**8, 2), bucket_count(10**8, 100)
     (131072, 1048576, 32768)
     """
-    wanted = 1 << max(0, n_tokens - 1).bit_length()
+    wanted = 4 << max(0, n_tokens - 1).bit_length()
     largest = 1 << (MAX_TABLE // (n_classes + 1)).bit_length() - 1
     return max(MIN_BUCKETS, min(wanted, largest, MAX_BUCKETS))
 
 
 def read_rows(
-    docs: Docs, which: IntArray, *, pad_id: int, max_tokens: int, vocab_size: int, n_buckets: int
+    docs: Docs, which: IntArray, *, pad_id: int, max_tokens: int, shape: Mapping[str, int]
 ) -> tuple[IntArray, IntArray]:
-    """The rows of the table that each document holds, cut as the model sees it: offsets (n + 1,), rows (nnz,)."""
+    """The rows of the table that each document holds, cut as the model sees it: offsets (n + 1,), rows (nnz,).
+
+    `shape` are vocab_size, n_specials and n_buckets of the table.
+    """
     batches = ClassifierBatches(docs, which, batch_size=BATCH_SIZE, pad_id=pad_id, max_tokens=max_tokens, shuffle=False)
     found: list[IntArray] = []
     counts: list[IntArray] = []
     for ids, lengths, _ in batches.batches(0):
-        rows, is_first = distinct_rows(ids, lengths, vocab_size, n_buckets)
+        rows, is_first = distinct_rows(ids, lengths, **shape)
         found.append(rows[is_first].numpy())
         counts.append(is_first.sum(dim=1).numpy())
     order = np.argsort(np.concatenate(batches.epoch_order(0)))

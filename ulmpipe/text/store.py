@@ -105,6 +105,12 @@ class TokenStore:
         return Vocab.load(self.folder / VOCAB_FILE)
 
     @cached_property
+    def n_specials(self) -> int:
+        """How many ids, from 0 on, are those of special tokens."""
+        special = set(self.manifest["recipe"].get("specials", ()))
+        return next((n for n, token in enumerate(self.vocab.itos) if token not in special), len(self.vocab))
+
+    @cached_property
     def segments(self) -> list[Segment]:
         """All record batches, mapped and checked, in the order of the documents."""
         shards = [name for name in self.manifest["files"] if name.startswith("shard-")]
