@@ -32,5 +32,5 @@ def reached(run: dict[str, Any]) -> str:
     """What a command came to: a language model's perplexity, a classifier's accuracy."""
     if run["accuracy"] is None or run.get("perplexity"):
         return f"perplexity {run.get('perplexity') or math.exp(run['valid_loss']):.1f}, held-out text"
-    on = f"on {run['n']:,} reviews, macro F1 {run['f1_macro']:.4f}" if "f1_macro" in run else "held-out text"
+    on = f"on {run['n']:,} reviews, macro F1 {run['f1_macro']:.4f}" if "n" in run else "held-out text"
     return f"accuracy {run['accuracy']:.4f}, {on}"

@@ -117,9 +117,11 @@ def test_table_of_the_ablation_says_what_is_lost():
 def test_table_of_all_labels_has_the_stages_in_order():
     test = {"stage": "evaluate", "command": "ulmpipe evaluate {out}/imdb", "accuracy": 0.91, "n": 9, "f1_macro": 0.9, "wall_s": 60}  # fmt: skip
     lm = {"stage": "language model", "command": "ulmpipe finetune imdb", "accuracy": None, "valid_loss": 4.0, "wall_s": 600}  # fmt: skip
-    lines = accuracy_table(points(test, lm)).splitlines()
-    assert lines[0] == "Accuracy **0.9100** on 9 test reviews, after 11 minutes."
-    assert lines[4:6] == [
+    clf = {"stage": "classifier", "command": "ulmpipe finetune x", "accuracy": 0.92, "f1_macro": 0.92, "wall_s": 60}
+    lines = accuracy_table(points(test, lm, clf)).splitlines()
+    assert lines[0] == "Accuracy **0.9100** on 9 test reviews, after 12 minutes."
+    assert lines[4:7] == [
         "| `ulmpipe finetune imdb` | 10.0 | perplexity 54.6, held-out text |",
+        "| `ulmpipe finetune x` | 1.0 | accuracy 0.9200, held-out text |",
         "| `ulmpipe evaluate models/imdb` | 1.0 | accuracy 0.9100, on 9 reviews, macro F1 0.9000 |",
     ]
