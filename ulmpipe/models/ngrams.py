@@ -83,7 +83,7 @@ class NGramScores(nn.Module):
 
         An n-gram counts once however often it comes: its places share it, and the two words of a pair share that.
         """
-        words, lengths, places = only_words(ids[None], torch.tensor([len(ids)]), self.shape["n_specials"])
+        words, lengths, places = only_words(ids[None], ids.new_tensor([len(ids)]), self.shape["n_specials"])
         n_words = int(lengths)
         scores = self.table.new_zeros(len(ids), self.table.shape[1] - 1)  # (L, C)
         if n_words == 0:

@@ -6,6 +6,7 @@ discriminative rates, Howard and Ruder 2018, section 3.3). What words and pairs 
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,7 +44,7 @@ from ..train.multi_label import (
     binary_cross_entropy,
     exact_match,
 )
-from ..train.parallel import is_first, part
+from ..train.parallel import is_first, of_first, part
 from ..train.precision import DTYPES
 from .corpus import Corpus
 from .fit_ngrams import FittedNGrams, fit_ngrams
@@ -141,11 +142,14 @@ def fit_classifier(
 
 
 def fitted_ngrams(corpus: Corpus, chosen: IntArray, config: FinetuneConfig) -> FittedNGrams:
-    """The n-grams of the documents `chosen`; with self-training those of the other documents too."""
+    """The n-grams of the documents `chosen`; with self-training those of the other documents too.
+
+    Several processes each fit them, and take the first one's guesses: rounding could make others of them.
+    """
     store = corpus.store
     weigh = config.class_weights == "balanced" and not config.multi_label
     counts = torch.from_numpy(class_counts(store.doc_labels[chosen], len(store.labels)))
-    return fit_ngrams(
+    fitted = fit_ngrams(
         Docs.from_store(store),
         chosen,
         len(store.labels),
@@ -159,6 +163,8 @@ def fitted_ngrams(corpus: Corpus, chosen: IntArray, config: FinetuneConfig) -> F
         class_weights=class_weights(counts) if weigh else None,
         label_smoothing=config.label_smoothing,
     )
+    guessed, guesses = (of_first(torch.from_numpy(each)).numpy() for each in (fitted.guessed, fitted.guesses))
+    return replace(fitted, guessed=guessed, guesses=guesses)
 
 
 def measure_features(model: TextClassifier, corpus: Corpus, chosen: IntArray, config: FinetuneConfig) -> None:
