@@ -27,21 +27,21 @@ from ulmpipe.text.store import TokenStore
 
 def test_classifier_is_unfrozen_from_the_top():
     phases = classifier_phases(
-        FinetuneConfig(classifier_lr=0.04, unfrozen_lr=0.01, layer_factor=2.0, epochs=3), 4, n_labels=50
+        FinetuneConfig(classifier_lr=0.04, unfrozen_lr=0.01, layer_factor=2.0, epochs=3), 4, n_docs=50
     )
     assert [(p.n_epochs, p.freeze_to) for p in phases] == [(1, -1), (1, -2), (3, 0)]
     assert [p.lrs[-1] for p in phases] == [0.04, 0.01, 0.01]
     assert phases[-1].lrs == pytest.approx((0.00125, 0.0025, 0.005, 0.01))
 
 
-@pytest.mark.parametrize(("n_labels", "ref"), [(10, 8), (1000, 3), (100_000, 1)])
-def test_few_labels_are_read_more_often(n_labels: int, ref: int):
-    assert classifier_phases(FinetuneConfig(), 4, n_labels=n_labels)[-1].n_epochs == ref
+@pytest.mark.parametrize(("n_docs", "ref"), [(10, 8), (1000, 3), (100_000, 1)])
+def test_few_documents_are_read_more_often(n_docs: int, ref: int):
+    assert classifier_phases(FinetuneConfig(), 4, n_docs=n_docs)[-1].n_epochs == ref
 
 
 def test_without_gradual_unfreezing_all_layers_have_as_many_epochs():
-    gradual = classifier_phases(FinetuneConfig(epochs=3), 4, n_labels=50)
-    (at_once,) = classifier_phases(FinetuneConfig(epochs=3, gradual=False), 4, n_labels=50)
+    gradual = classifier_phases(FinetuneConfig(epochs=3), 4, n_docs=50)
+    (at_once,) = classifier_phases(FinetuneConfig(epochs=3, gradual=False), 4, n_docs=50)
     assert at_once.n_epochs == sum(p.n_epochs for p in gradual) == 5
     assert (at_once.lrs, at_once.freeze_to) == (gradual[-1].lrs, 0)
 
@@ -85,13 +85,13 @@ def test_head_knows_the_features_before_it_learns(trained: Trained):
     """Those that the encoder gives, before any training, have mean 0 and deviation 1 for the head."""
     lm = Pretrained.from_pretrained(trained.lm)
     store = TokenStore(trained.store)
-    corpus, chosen = Corpus(store, np.arange(200), store, np.empty(0, np.int64)), np.arange(0, 200, 2)
+    corpus = Corpus(store, np.arange(0, 200, 2), store, np.empty(0, np.int64))
     model = TextClassifier(**{name: lm.settings[name] for name in ("vocab_size", "emb_size", "hidden_size", "n_layers")}, n_classes=2)  # fmt: skip
     load_encoder(model, lm.model.state_dict())
-    measure_features(model, corpus, chosen, FinetuneConfig(max_tokens=50))
+    measure_features(model, corpus, FinetuneConfig(max_tokens=50))
     features: list[Any] = []
     model.head.layers[0].register_forward_hook(lambda layer, given, out: features.append(out))
-    (batch,) = ClassifierBatches(Docs.from_store(store), chosen, batch_size=500, pad_id=1, max_tokens=50, shuffle=False).batches(0)  # fmt: skip
+    (batch,) = ClassifierBatches(Docs.from_store(store), corpus.train, batch_size=500, pad_id=1, max_tokens=50, shuffle=False).batches(0)  # fmt: skip
     model.eval()(*batch[:2])
     torch.testing.assert_close(features[0].mean(dim=0), torch.zeros(features[0].shape[1]), rtol=0, atol=1e-3)
     torch.testing.assert_close(
@@ -101,4 +101,4 @@ def test_head_knows_the_features_before_it_learns(trained: Trained):
 
 def test_few_documents_get_smaller_batches(trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     finetune(trained.train, tmp_path / "clf", from_model=str(trained.lm), **{**TINY_CLASSIFIER, "batch_size": 64})
-    assert "180 labelled documents are few: batches of 8 instead of 64" in capsys.readouterr().err
+    assert "180 documents are few: batches of 8 instead of 64" in capsys.readouterr().err

@@ -11,6 +11,7 @@ from learnable import BAD, GOOD, TINY_CLASSIFIER, Trained, make_docs, write_csv
 from torch.nn import functional as F
 
 from ulmpipe.models.ngrams import NGramScores, distinct_rows
+from ulmpipe.tasks import classify
 from ulmpipe.tasks.finetune import finetune
 from ulmpipe.tasks.fit_ngrams import (
     Bags,
@@ -87,7 +88,6 @@ def test_texts_without_labels_help_where_a_few_words_are_known():
         doc.append(4 + int(label))
     for i in range(20):
         docs[i].pop()  # the second word: to be learned from the others
-    told, _ = docs_of_classes(0)
     told = [[*rng.integers(10, V, 6).tolist(), 4 + i % 2] for i in range(100)]
     store = Docs.from_ids(docs, labels.tolist())
     alone = fit_ngrams(store, np.arange(20), 2, n_guesses=50, **ALONE)
@@ -106,9 +106,27 @@ def test_a_handful_of_documents_is_enough(n: int):
     assert n >= 4 or (fitted.held_out == 0).all()  # nothing could be held out
 
 
-def test_documents_of_one_class_or_none_do_no_harm():
-    fitted = fit_ngrams(Docs.from_ids([[], [3], [], [4, 5]], [0, 0, 0, 1]), np.arange(4), 2, **ALONE)
+@pytest.mark.parametrize("labels", [[0, 0, 0, 1], [1, 1, 1, 1]])
+def test_classes_without_documents_and_empty_documents_do_no_harm(labels: list[int]):
+    fitted = fit_ngrams(Docs.from_ids([[], [3], [], [4, 5]], labels), np.arange(4), 2, **ALONE)
     assert torch.isfinite(fitted.held_out).all() and torch.isfinite(scores_of(fitted, [[], [9]])).all()
+
+
+def test_balanced_classes_weigh_alike():
+    """Nine in ten documents are of one class, and a word is in half of each: it is for the rare one if classes weigh alike."""
+    docs, labels = [[10 + i % 7, *([2] * (i % 2))] for i in range(200)], [int(i % 10 == 0) for i in range(200)]
+    for i in range(0, 200, 10):
+        docs[i] = [10 + i % 7, *([2] * (i % 40 != 0))]  # three in four of the rare class
+    store = Docs.from_ids(docs, labels)
+    plain, balanced = (fit_ngrams(store, np.arange(200), 2, class_weights=w, **ALONE) for w in (None, torch.tensor([5 / 9, 5.0])))  # fmt: skip
+    assert scores_of(plain, [[2]]).argmax() == 0 and scores_of(balanced, [[2]]).argmax() == 1
+
+
+def test_smoothed_labels_make_it_less_sure():
+    docs, labels = docs_of_classes(120)
+    sure, unsure = (fit_ngrams(Docs.from_ids(docs, labels.tolist()), np.arange(120), 2, label_smoothing=e, **ALONE) for e in (0.0, 0.4))  # fmt: skip
+    p, q = (scores_of(fitted, docs).softmax(dim=1).amax(dim=1).mean() for fitted in (sure, unsure))
+    assert q < 0.9 < p
 
 
 # ---- n-grams --------------------------------------------------------------------------------------------------------
@@ -174,6 +192,29 @@ def test_texts_without_labels_are_read_by_the_network_too(
     assert "texts whose labels are guessed" in told and found.n_labels == 36 and found.accuracy == 1.0
     finetune(source, tmp_path / "alone", from_model=str(trained.lm), **TINY_CLASSIFIER, self_training=False)
     assert "guessed" not in capsys.readouterr().err
+
+
+def test_a_fold_learns_nothing_from_what_judges_it(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    read: list[tuple[set[int], set[int]]] = []
+
+    def spy(docs: Docs, chosen: Any, n_classes: int, **given: Any) -> FittedNGrams:
+        read.append((set(chosen.tolist()), set(given["unlabelled"].tolist())))
+        return fit_ngrams(docs, chosen, n_classes, **given)
+
+    monkeypatch.setattr(classify, "fit_ngrams", spy)
+    finetune(trained.train, tmp_path / "clf", from_model=str(trained.lm), **TINY_CLASSIFIER, folds=2, n_labels=40)
+    (first, others), (second, _), (everything, _) = read
+    assert first | second == everything and not first & second and len(everything) == 40
+    assert not others & second and len(others) == 200 - 40
+
+
+def test_too_many_classes_for_a_table_are_left_to_the_network(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(classify, "MAX_WORD_TABLE", 10)
+    finetune(trained.train, tmp_path / "clf", from_model=str(trained.lm), **TINY_CLASSIFIER)
+    assert "words and pairs of words are left out" in capsys.readouterr().err
+    assert json.loads((tmp_path / "clf/config.json").read_text())["settings"]["n_buckets"] == 0
 
 
 def test_prediction_of_words_alone_names_them(trained: Trained):

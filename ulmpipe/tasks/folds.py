@@ -59,7 +59,8 @@ def cross_validate(
             continue
         learned_from = np.setdiff1d(chosen, part)
         log(f"fold {number} of {config.folds}: learns from {len(learned_from):,} documents, is judged by {len(part):,}")
-        fold = replace(corpus, valid_store=corpus.store, valid=part)
+        # What judges is not learned from as a text without a label either.
+        fold = replace(corpus, train=np.setdiff1d(corpus.train, part), valid_store=corpus.store, valid=part)
         fitted = fit_classifier(fold, learned_from, config, lm, dropouts, folder / str(number))
         scores = {name: value for name, value in fitted.row.items() if name not in NO_SCORES}
         done[number] = {"scores": finite_row(scores), "thresholds": fitted.thresholds}

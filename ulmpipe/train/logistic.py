@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 MAX_ITERATIONS = 60
+HISTORY = 10  # steps that L-BFGS remembers, of two (F, C) each
 SMOOTH = 1.0  # added to every count
 
 
@@ -47,7 +48,7 @@ def fit_logistic(
     u, bias = torch.zeros_like(ratios), ratios.new_zeros(ratios.shape[1])
     total = weights.sum()
     decay = 1 / (strength * total)
-    opt = torch.optim.LBFGS([u, bias], max_iter=MAX_ITERATIONS, tolerance_grad=1e-6, line_search_fn="strong_wolfe")
+    opt = torch.optim.LBFGS([u, bias], max_iter=MAX_ITERATIONS, history_size=HISTORY, tolerance_grad=1e-6, line_search_fn="strong_wolfe")  # fmt: skip
 
     def loss_and_grad() -> Tensor:
         with torch.enable_grad():
