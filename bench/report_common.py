@@ -9,7 +9,8 @@ def machine_line(result: dict[str, Any]) -> str:
     machine = result["machine"]
     versions = f"Python {machine['python']}, torch {machine['packages']['torch']}, spaCy {machine['packages']['spacy']}"
     gpu = machine["gpu"] or "no GPU"
-    return f"Measured on {machine['cores']} cores of an {machine['processor']}, {gpu}; {versions}; commit {result['commit']}."
+    cores = f"{machine['cores']} core{'s' * (machine['cores'] != 1)}"
+    return f"Measured on {cores} of an {machine['processor']}, {gpu}; {versions}; commit {result['commit']}."
 
 
 def parts_line(parts: dict[str, Any]) -> str:
