@@ -73,10 +73,12 @@ def test_several_labels_are_learned(tagged: Tagged):
 def test_model_keeps_its_thresholds(tagged: Tagged, tmp_path: Path):
     config = json.loads((tagged.clf / "config.json").read_text())
     model = Pretrained.from_pretrained(tagged.clf)
-    assert config["multi_label"] is True and len(config["thresholds"]) == 2 and config["thresholds"] != [0.5, 0.5]
+    assert config["multi_label"] is True and len(config["thresholds"]) == 2
     assert model.multi_label and model.thresholds == config["thresholds"]
+    model.thresholds = [0.25, 0.625]
     model.save_pretrained(tmp_path / "again")
-    assert json.loads((tmp_path / "again/config.json").read_text()) == config
+    assert json.loads((tmp_path / "again/config.json").read_text()) == {**config, "thresholds": [0.25, 0.625]}
+    assert Pretrained.from_pretrained(tmp_path / "again").thresholds == [0.25, 0.625]
 
 
 def test_model_without_a_threshold_for_each_label_is_refused(tagged: Tagged, tmp_path: Path):
