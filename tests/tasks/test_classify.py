@@ -12,7 +12,7 @@ from learnable import TINY_CLASSIFIER, Trained, make_docs, write_csv
 from torch.nn import functional as F
 
 from ulmpipe.config import FinetuneConfig
-from ulmpipe.models import TextClassifier
+from ulmpipe.models import CLASSIFIER_DROPOUTS, TextClassifier, scaled_dropouts
 from ulmpipe.models.transfer import load_encoder
 from ulmpipe.tasks.classify import classifier_phases, measure_features, training_loss
 from ulmpipe.tasks.corpus import Corpus
@@ -86,7 +86,7 @@ def test_head_knows_the_features_before_it_learns(trained: Trained):
     lm = Pretrained.from_pretrained(trained.lm)
     store = TokenStore(trained.store)
     corpus = Corpus(store, np.arange(0, 200, 2), store, np.empty(0, np.int64))
-    model = TextClassifier(**{name: lm.settings[name] for name in ("vocab_size", "emb_size", "hidden_size", "n_layers")}, n_classes=2)  # fmt: skip
+    model = TextClassifier(**{name: lm.settings[name] for name in ("vocab_size", "emb_size", "hidden_size", "n_layers")}, n_classes=2, **scaled_dropouts(CLASSIFIER_DROPOUTS, 0))  # fmt: skip
     load_encoder(model, lm.model.state_dict())
     measure_features(model, corpus, FinetuneConfig(max_tokens=50))
     features: list[Any] = []

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from ..config import FinetuneConfig
 from ..console import log
 from ..models import Dropouts, TextClassifier
-from ..models.inference import pooled
+from ..models.heads import concat_pool
 from ..models.transfer import classifier_groups, load_encoder
 from ..text.batches import ClassifierBatches, Docs, IntArray
 from ..text.labels import is_labelled
@@ -178,17 +178,23 @@ def fitted_ngrams(corpus: Corpus, chosen: IntArray, config: FinetuneConfig) -> F
 
 
 def measure_features(model: TextClassifier, corpus: Corpus, config: FinetuneConfig) -> None:
-    """Let the head know mean and spread of what it will read of a document, by some of the texts, with or without a label."""
+    """Let the head know mean and spread of what it will read of a document, by some of the texts, with or without a label.
+
+    Under dropout, as in training: it doubles the spread, and may move the mean. On short reviews and a weak language model the
+    network alone was right on 0.81 so, and on 0.76 measured without.
+    """
     some = np.random.default_rng(config.seed).permutation(corpus.train)[:MEASURED]
     shape: dict[str, Any] = {"pad_id": corpus.store.vocab.pad_id, "max_tokens": config.max_tokens}
     batches = ClassifierBatches(
         Docs.from_store(corpus.store), some, batch_size=config.batch_size, shuffle=False, **shape
     )
     device = next(model.parameters()).device
-    model.eval()
+    model.train()
     dtype = DTYPES[precision_of(config, model)]
-    with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-        features = [pooled(model, ids.to(device), lengths.to(device)) for ids, lengths, _ in batches.batches(0)]
+    features: list[torch.Tensor] = []
+    with torch.no_grad(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+        for ids, lengths, _ in batches.batches(0):
+            features.append(concat_pool(model.encoder(ids.to(device), lengths.to(device)), lengths).float())
     model.head.layers[0].measure(torch.cat(features))  # pyright: ignore[reportCallIssue]
 
 

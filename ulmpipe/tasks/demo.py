@@ -63,7 +63,7 @@ def demo(out: str | Path | None = None) -> DemoResult:
     pretrain(store, folder / "lm", size="tiny", max_steps=LM_STEPS, drop_mult=0.1, lr=1e-2, seed=SEED)
     finetune(
         store, folder / "classifier", stage="classifier", from_model=str(folder / "lm"), epochs=2, max_tokens=200,
-        unfrozen_lr=1e-2, layer_factor=1.2, seed=SEED,
+        unfrozen_lr=3e-3, layer_factor=1.2, seed=SEED,
     )  # fmt: skip
     log(f"3/4  judged on {n_test:,} reviews it has not seen")
     result = evaluate(folder / "classifier", folder / "test.csv")
