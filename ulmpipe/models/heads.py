@@ -16,9 +16,8 @@ from .ngrams import NGramScores
 
 # The least standard deviation: of the median one; and where that is 0. Less would magnify what is new in other documents.
 LEAST_STD, TINY_STD = 0.1, 1e-6
-NETWORK_SHARE = (
-    0.5  # of the network's logits, beside n-grams: it is surer than it should be of documents it has not seen
-)
+# Of the network's logits, beside n-grams: it is surer than it should be of documents it has not seen.
+NETWORK_SHARE = 0.5
 
 
 def concat_pool(output: Tensor, lengths: Tensor) -> Tensor:

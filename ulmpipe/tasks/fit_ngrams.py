@@ -23,6 +23,8 @@ from ..console import log
 from ..models.ngrams import TINY, distinct_rows
 from ..text.batches import ClassifierBatches, Docs, IntArray
 from ..train.logistic import fit_logistic, log_count_ratios, sparse_rows, transposed
+from ..train.metrics import accuracy
+from ..train.multi_label import exact_match
 from .labels import fold_parts, strata
 
 N_FOLDS = 5
@@ -221,8 +223,8 @@ class _Fits:
     def accuracy(self, logits: Tensor) -> float:
         """The share of documents whose labels are right."""
         if self.multi_label:
-            return float(((logits >= 0) == (self.target > 0)).all(dim=1).float().mean())
-        return float((logits.argmax(dim=1) == self.target.argmax(dim=1)).float().mean())
+            return float(exact_match(logits, self.target))
+        return float(accuracy(logits, self.target.argmax(dim=1)))
 
     def held_out(self, fit: Callable[[IntArray], tuple[Tensor, Tensor]], parts: Sequence[IntArray]) -> _HeldOut:
         """What `fit`, of all parts but one, says of that one; zeros where there are no parts."""
