@@ -1,10 +1,11 @@
 """The goal of this script is to train the language model in the box, `ulmpipe/weights/en-small`, from two corpora of Wikipedia.
 
-    ULMPIPE_DATA=../shared/data python bench/train_en_small.py OUT [train] [pack]
+    ULMPIPE_DATA=../shared/data python bench/train_en_small.py OUT [tokens] [train] [pack]
 
-`train`: the articles of enwiki (train) and of WikiText-2 (train) go into one table, and the plain command line does the
-rest -> OUT/en-small-lm. `pack`: the weights in 8 bits, with a card, into the box, and the perplexity of both on articles
-that no training has seen -> bench/results/en_small.json.
+`tokens`: the articles of enwiki (train) and of WikiText-2 (train) go into one table, and from there into a token store
+-> OUT/wikipedia.tok. `train`: the plain command line -> OUT/en-small-lm; a GPU's work, which needs nothing else than the
+store. `pack`: the weights in 8 bits, with a card, into the box, and the perplexity of both on articles that no training
+has seen -> bench/results/en_small.json.
 """
 
 import os
@@ -25,7 +26,8 @@ from ulmpipe.text.pieces import Columns, Document
 from ulmpipe.text.source import plan_files
 
 BOXED = BOX / "en-small"
-PRETRAIN = "pretrain {texts} -o {out} --size medium --max-vocab 30000 --min-freq 3 --epochs 1 --drop-mult 0.1"
+TOKENIZE = "tokenize {texts} -o {store} --max-vocab 30000 --min-freq 3"
+PRETRAIN = "pretrain {store} -o {out} --size medium --epochs 12 --batch-size 128 --drop-mult 0.3 --valid-fraction 0.02"
 UNSEEN = ("enwiki/valid.parquet", "wikitext2/wiki.test.tokens")
 CARD = """# en-small
 
@@ -33,8 +35,8 @@ A language model of English for `ulmpipe finetune` to start from: AWD-LSTM, {n_l
 words, rules `default`. Weights in 8 bits, a scale a row (`models/packed.py`), {mb:.1f} MB.
 
 - **Data**: the training articles of an excerpt of the English Wikipedia and of WikiText-2, {n_docs:,} in all (text of Wikipedia,
-  CC BY-SA 4.0). The training read {n_tokens:,} tokens in {epochs} epoch.
-- **Made by** `python bench/train_en_small.py`: `ulmpipe {command}`, {minutes:.0f} minutes on {machine},
+  CC BY-SA 4.0). The training read {n_tokens:,} tokens in {epochs} epochs.
+- **Made by** `python bench/train_en_small.py`: `{command}`, {minutes:.0f} minutes on {machine},
   in bf16.
 - **Perplexity** on articles it has not seen: {perplexities}.
 - **Not for** generating text, or anything else than a start for a classifier of English texts. It has read an
@@ -52,14 +54,21 @@ def write_texts(data: Path, path: Path) -> int:
     return len(enwiki) + len(wikitext)
 
 
-def train(out: Path) -> None:
-    """Train, and keep what it took."""
+def tokens(out: Path) -> None:
+    """Cut the articles into tokens, and number them."""
     out.mkdir(parents=True, exist_ok=True)
     texts = out / "wikipedia.parquet"
     n_docs = write_texts(Path(os.environ["ULMPIPE_DATA"]), texts)
-    found = run(PRETRAIN, texts=texts, out=out / "en-small-lm")
-    command = found.pop("command").format(texts="out/wikipedia.parquet", out="out/en-small-lm")
-    record.update("en_small", "train", {**found, "command": command, "out": "out", "n_docs": n_docs})
+    found = run(TOKENIZE, texts=texts, store=out / "wikipedia.tok")
+    command = found["command"].format(texts="out/wikipedia.parquet", store="out/wikipedia.tok")
+    record.update("en_small", "tokens", {**found, "command": command, "out": "out", "n_docs": n_docs})
+
+
+def train(out: Path) -> None:
+    """Train, and keep what it took."""
+    found = run(PRETRAIN, store=out / "wikipedia.tok", out=out / "en-small-lm")
+    command = found["command"].format(store="out/wikipedia.tok", out="out/en-small-lm")
+    record.update("en_small", "train", {**found, "command": command, "out": "out"})
 
 
 def pack(out: Path) -> None:
@@ -77,7 +86,8 @@ def pack(out: Path) -> None:
 
 def write_card(model: Pretrained, found: dict[str, Any]) -> None:
     """Write the card from what was measured."""
-    trained = record.read("en_small")["parts"]["train"]
+    parts = record.read("en_small")["parts"]
+    trained, machine = parts["train"], parts["train"]["machine"]
     perplexities = "; ".join(
         f"{found['packed'][unseen]['perplexity']:.1f} on {unseen} ({found['float32'][unseen]['perplexity']:.1f} before packing)"
         for unseen in UNSEEN
@@ -85,22 +95,22 @@ def write_card(model: Pretrained, found: dict[str, Any]) -> None:
     card = CARD.format(
         **model.settings,
         mb=found["mb"],
-        n_docs=trained["n_docs"],
+        n_docs=parts["tokens"]["n_docs"],
         n_tokens=round(trained["n_steps"] * model.trained["options"]["batch_size"] * model.trained["options"]["bptt"]),
         epochs=model.trained["options"]["epochs"],
-        command=trained["command"].removeprefix("ulmpipe "),
+        command=trained["command"],
         minutes=trained["wall_s"] / 60,
-        machine=f"{trained['machine']['torch_threads']} thread of {trained['machine']['processor']}",
+        machine=machine["gpu"] or f"{machine['cores']} cores of {machine['processor']}",
         perplexities=perplexities,
     )
     (BOXED / "README.md").write_text(card)
 
 
 def main(out: Path, *parts: str) -> None:
-    """Do the parts that were asked for, by default both."""
+    """Do the parts that were asked for, by default all."""
     record.where()
-    for part in parts or ("train", "pack"):
-        {"train": train, "pack": pack}[part](out)
+    for part in parts or ("tokens", "train", "pack"):
+        {"tokens": tokens, "train": train, "pack": pack}[part](out)
 
 
 if __name__ == "__main__":

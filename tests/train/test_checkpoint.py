@@ -5,6 +5,8 @@ import pytest
 import torch
 
 from ulmpipe.errors import StoreError
+from ulmpipe.models import LanguageModel
+from ulmpipe.tasks.phases import language_model_loss
 from ulmpipe.train import (
     Checkpoint,
     DebugCallback,
@@ -205,7 +207,7 @@ def test_previous_stays_until_the_new_one_is_in_place(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("ulmpipe.train.checkpoint.save_model", fail)
+    monkeypatch.setattr("ulmpipe.train.checkpoint.save_file", fail)
     with pytest.raises(OSError, match="no space"):
         save_checkpoint(learn, tmp_path)
     assert latest_checkpoint(tmp_path) == old
@@ -307,6 +309,35 @@ def test_another_number_of_steps_is_told(tmp_path, capsys):
     regressor().fit(1, callbacks=[Checkpoint(tmp_path)])
     regressor().fit(2, resume=latest_checkpoint(tmp_path))
     assert "schedules change" in capsys.readouterr().err
+
+
+def share_one_block(model: torch.nn.Module) -> None:
+    """What cuDNN does to the weights of an LSTM: they become parts of one block of memory."""
+    params = list(model.parameters())
+    block = torch.cat([param.detach().flatten() for param in params])
+    begin = 0
+    for param in params:
+        param.data = block[begin : begin + param.numel()].view_as(param)
+        begin += param.numel()
+
+
+def test_weights_in_one_block_of_memory_are_kept(tmp_path):
+    saved = language_learner()
+    share_one_block(saved.model)
+    saved.fit(1, callbacks=[Checkpoint(tmp_path)])
+    other = language_learner(seed=1)
+    share_one_block(other.model)
+    other.fit(1, resume=latest_checkpoint(tmp_path))
+    assert same(other.model.state_dict(), saved.model.state_dict())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_language_model_on_a_gpu_writes_checkpoints_and_goes_on(tmp_path):
+    model = LanguageModel(20, emb_size=4, hidden_size=6, n_layers=2).cuda()  # cuDNN's LSTM
+    learn = Learner(model, Windows(2), Windows(2), loss_fn=language_model_loss, callbacks=[ResetState()], device="cuda")
+    learn.fit(1, callbacks=[Checkpoint(tmp_path, every_steps=1)])
+    learn.fit(1, resume=latest_checkpoint(tmp_path))
 
 
 @pytest.mark.gpu

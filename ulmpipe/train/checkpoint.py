@@ -18,12 +18,13 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, load_model, save_file, save_model
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from .. import console, durable
@@ -69,7 +70,7 @@ def _write(
 ) -> None:
     folder, aside = path.parent, path.with_name(f"{path.name}.old")
     with durable.staging(folder) as stage:
-        save_model(learn.model, str(stage / MODEL))
+        save_file(_copies(learn.model.state_dict()), stage / MODEL)
         save_file(_optimizer_tensors(learn), stage / OPTIMIZER)
         save_file(generators, stage / RNG)
         if hasattr(learn.model, "carried_state"):
@@ -84,6 +85,11 @@ def _write(
     _remove(aside)
     for other in [other for other in _candidates(folder) if other != path][keep - 1 :]:
         _remove(other)
+
+
+def _copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Each tensor in memory of its own, as safetensors wants it: on a GPU all weights of an LSTM are parts of one block."""
+    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
@@ -105,7 +111,7 @@ def load_checkpoint(learn: Learner, path: Path) -> dict[str, Any]:
     _verify(path)
     state = durable.read_json(path / STATE)
     try:
-        load_model(learn.model, path / MODEL, device=str(learn.device))
+        learn.model.load_state_dict(load_file(path / MODEL, device=str(learn.device)))
         _load_optimizer(learn, load_file(path / OPTIMIZER), state["param_groups"])
         if hasattr(learn.model, "load_carried_state"):
             carried = load_file(path / CARRIED) if (path / CARRIED).exists() else {}
