@@ -335,7 +335,8 @@ def test_weights_in_one_block_of_memory_are_kept(tmp_path):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_language_model_on_a_gpu_writes_checkpoints_and_goes_on(tmp_path):
     model = LanguageModel(20, emb_size=4, hidden_size=6, n_layers=2).cuda()  # cuDNN's LSTM
-    learn = Learner(model, Windows(2), Windows(2), loss_fn=language_model_loss, callbacks=[ResetState()], device="cuda")
+    callbacks = [RNNRegularizer(), ResetState()]
+    learn = Learner(model, Windows(2), Windows(2), loss_fn=language_model_loss, callbacks=callbacks, device="cuda")
     learn.fit(1, callbacks=[Checkpoint(tmp_path, every_steps=1)])
     learn.fit(1, resume=latest_checkpoint(tmp_path))
 
