@@ -27,7 +27,7 @@ from ulmpipe.text.source import plan_files
 
 BOXED = BOX / "en-small"
 TOKENIZE = "tokenize {texts} -o {store} --max-vocab 30000 --min-freq 3"
-PRETRAIN = "pretrain {store} -o {out} --size medium --epochs 12 --batch-size 128 --drop-mult 0.3 --valid-fraction 0.02"
+PRETRAIN = "pretrain {store} -o {out} --size medium --epochs 9 --batch-size 128 --drop-mult 0.4 --valid-fraction 0.02"
 UNSEEN = ("enwiki/valid.parquet", "wikitext2/wiki.test.tokens")
 CARD = """# en-small
 
