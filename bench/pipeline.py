@@ -29,7 +29,7 @@ TRAIN = (
 IMDB = "--max-vocab 30000"
 ACCURACY = {  # by stage: command, folder that it trains into
     "language model": (
-        f"finetune imdb --stage lm --from en-small -o {{out}}/imdb {IMDB} --drop-mult 0.1 --max-steps 3500",
+        f"finetune imdb --stage lm --from en-small -o {{out}}/imdb {IMDB} --drop-mult 0.1 --max-steps 2800",
         "imdb/lm",
     ),
     "classifier": (f"finetune imdb --stage classifier -o {{out}}/imdb {IMDB} --max-tokens 600 --epochs 1", "imdb"),

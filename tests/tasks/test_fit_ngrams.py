@@ -19,7 +19,6 @@ from ulmpipe.tasks.fit_ngrams import (
     bucket_count,
     fit_ngrams,
     keep_frequent,
-    log_odds_of_all,
     read_rows,
 )
 from ulmpipe.tasks.predict import from_pretrained
@@ -163,12 +162,6 @@ def test_rows_of_a_matrix_have_length_one(rng: np.random.Generator):
 )
 def test_buckets_are_as_many_as_pairs_within_bounds(n_tokens: int, n_classes: int, ref: int):
     assert bucket_count(n_tokens, n_classes) == ref
-
-
-def test_log_odds_of_all_classes(rng: np.random.Generator):
-    logits = torch.from_numpy(rng.normal(size=(5, 3)))
-    p = logits.softmax(dim=1)
-    torch.testing.assert_close(log_odds_of_all(logits), (p / (1 - p)).log())
 
 
 # ---- in finetune ----------------------------------------------------------------------------------------------------

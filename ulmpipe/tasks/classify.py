@@ -24,6 +24,7 @@ from ..models.transfer import classifier_groups, load_encoder
 from ..text.batches import ClassifierBatches, Docs, IntArray
 from ..text.labels import is_labelled
 from ..train import (
+    GiveBackMemory,
     Learner,
     Phase,
     TrainingLoss,
@@ -88,8 +89,10 @@ def train_classifier(
     valid_labels = corpus.valid_store.doc_labels[corpus.valid]
     n_train = class_counts(corpus.store.doc_labels[chosen], n_classes)
     warn_of_rare_classes(labels, n_train, class_counts(valid_labels, n_classes) if len(valid_labels) else None)
-    if config.class_weights == "balanced":
-        told = [f"{label} {weight:.2f}" for label, weight in zip(labels, _weights(corpus, chosen), strict=True)]
+    weights = balanced_weights(config, corpus.store.doc_labels[chosen], n_classes)
+    if weights is not None:
+        of_yes = weights[1] if config.multi_label else weights
+        told = [f"{label} {weight:.2f}" for label, weight in zip(labels, of_yes.tolist(), strict=True)]
         log(f"class weights{' of a yes' if config.multi_label else ''}: {shortened(told)}")
     fitted = fit_classifier(corpus, chosen, config, lm, dropouts, out)
     row, thresholds = {**fitted.row, **(judged or {})}, thresholds or fitted.thresholds
@@ -106,10 +109,15 @@ def train_classifier(
     return row
 
 
-def _weights(corpus: Corpus, chosen: IntArray) -> list[float]:
-    """The weight of each class, of several labels that of a yes, as it is told."""
-    counts = torch.from_numpy(class_counts(corpus.store.doc_labels[chosen], len(corpus.store.labels)))
-    return (answer_weights(counts, len(chosen))[1] if corpus.store.multi_label else class_weights(counts)).tolist()
+def balanced_weights(config: FinetuneConfig, doc_labels: NDArray[Any], n_classes: int) -> torch.Tensor | None:
+    """What each class weighs with `--class-weights balanced`, (C,), or of several labels its no and its yes, (2, C); else None.
+
+    doc_labels: (n,), or (n, C) of several, of the documents that are learned from.
+    """
+    if config.class_weights != "balanced":
+        return None
+    counts = torch.from_numpy(class_counts(doc_labels, n_classes))
+    return answer_weights(counts, len(doc_labels)) if config.multi_label else class_weights(counts)
 
 
 def fit_classifier(
@@ -155,10 +163,6 @@ def fitted_ngrams(corpus: Corpus, chosen: IntArray, config: FinetuneConfig) -> F
             f"words and pairs of words are left out: {n_numbers:,} numbers would be too many, for so many classes and words"
         )
         return None
-    counts = torch.from_numpy(class_counts(store.doc_labels[chosen], len(store.labels)))
-    weights = None
-    if config.class_weights == "balanced":
-        weights = answer_weights(counts, len(chosen)) if config.multi_label else class_weights(counts)
     fitted = fit_ngrams(
         Docs.from_store(store),
         chosen,
@@ -170,7 +174,7 @@ def fitted_ngrams(corpus: Corpus, chosen: IntArray, config: FinetuneConfig) -> F
         seed=config.seed,
         unlabelled=np.setdiff1d(corpus.train, chosen) if config.self_training else np.empty(0, np.int64),
         n_guesses=READ_GUESSES - len(chosen),
-        class_weights=weights,
+        class_weights=balanced_weights(config, store.doc_labels[chosen], len(store.labels)),
         label_smoothing=config.label_smoothing,
     )
     guessed, guesses = (of_first(torch.from_numpy(each)).numpy() for each in (fitted.guessed, fitted.guesses))
@@ -227,6 +231,7 @@ def classifier_learner(
         callbacks=[
             *training_loss(config, corpus.store.doc_labels[chosen], n_classes),
             *common_callbacks(precision_of(config, model)),
+            GiveBackMemory(),
         ],
         device=pick_device(config.device),
     )
@@ -237,13 +242,13 @@ def training_loss(config: FinetuneConfig, doc_labels: NDArray[Any], n_classes: i
 
     doc_labels: (n,), or (n, C) of several, of the documents that are learned from.
     """
-    if config.class_weights == "none" and config.label_smoothing == 0:
+    weights = balanced_weights(config, doc_labels, n_classes)
+    if weights is None and config.label_smoothing == 0:
         return []
-    counts, device = torch.from_numpy(class_counts(doc_labels, n_classes)), pick_device(config.device)
+    if weights is not None:
+        weights = weights.to(pick_device(config.device))
     if config.multi_label:
-        weights = answer_weights(counts, len(doc_labels)).to(device)
         return [TrainingLoss(partial(binary_cross_entropy, weights=weights))]
-    weights = class_weights(counts).to(device) if config.class_weights == "balanced" else None
     return [TrainingLoss(partial(weighted_cross_entropy, weights=weights, label_smoothing=config.label_smoothing))]
 
 

@@ -20,11 +20,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..console import log
+from ..models.explain import log_odds
 from ..models.ngrams import TINY, distinct_rows
 from ..text.batches import ClassifierBatches, Docs, IntArray
 from ..train.logistic import fit_logistic, log_count_ratios, sparse_rows, transposed
 from ..train.metrics import accuracy
-from ..train.multi_label import exact_match
+from ..train.multi_label import binary_cross_entropy, exact_match
 from .labels import fold_parts, strata
 
 N_FOLDS = 5
@@ -215,9 +216,7 @@ class _Fits:
     def losses(self, logits: Tensor, target: Tensor) -> Tensor:
         """Of each document, (n,)."""
         if self.multi_label:
-            no_yes = self.class_weights
-            each = None if no_yes is None else torch.where(target > 0, no_yes[1], no_yes[0])  # (n, C)
-            return F.binary_cross_entropy_with_logits(logits, target, weight=each, reduction="none").mean(dim=1)
+            return binary_cross_entropy(logits, target, weights=self.class_weights, reduction="none").mean(dim=1)
         return F.cross_entropy(logits, target, reduction="none")
 
     def accuracy(self, logits: Tensor) -> float:
@@ -260,7 +259,9 @@ class _Fits:
         labels. That as many are taken of each class is not asked: on IMDB it made everything worse.
         """
         others = self.bags.select(np.arange(len(self.target), len(self.bags)))
-        odds = log_odds_of_all(others.matrix() @ weight + bias).double()  # (m, C)
+        logits = (others.matrix() @ weight + bias).double()  # (m, C)
+        classes = torch.arange(logits.shape[1])[:, None].expand(-1, len(logits))  # (C, m)
+        odds = torch.stack([log_odds(logits, each) for each in classes], dim=1)  # (m, C)
         shares = self.target.mean(dim=0).tolist()
         borders = torch.stack(
             [column.quantile(1 - min(1.0, share)) for column, share in zip(odds.T, shares, strict=True)]
@@ -279,12 +280,6 @@ class _Fits:
         bags = self.bags.select(places)
         ratios = log_count_ratios(transposed(bags.matrix(presence=True)), target, weights)
         return fit_logistic(bags.matrix(), target, weights, ratios, strength=strength, losses=self.losses)
-
-
-def log_odds_of_all(logits: Tensor) -> Tensor:
-    """Log of p / (1 - p) of every class, p its softmax: (n, C) to (n, C)."""
-    log_p = logits.log_softmax(dim=1)
-    return log_p - torch.log1p(-log_p.exp().clamp(max=1 - 1e-7))
 
 
 def _targets(labels: NDArray[Any], n_classes: int, label_smoothing: float = 0.0) -> Tensor:

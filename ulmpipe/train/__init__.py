@@ -27,7 +27,7 @@ from .interrupt import Interrupted, StopSignal, stops_told
 from .learner import Learner
 from .losses import TrainingLoss, class_weights, weighted_cross_entropy
 from .lr_find import LRCurve
-from .memory import keep_freed_memory
+from .memory import GiveBackMemory, keep_freed_memory
 from .metrics import Metrics, accuracy, confusion_matrix, f1_macro, f1_scores, perplexity, probabilities
 from .params import adam, discriminative, freeze_to, param_groups
 from .phases import LOGS, Phase, check_finished, check_resume, run_phases, saved_options, start_over
@@ -60,6 +60,7 @@ __all__ = [
     "Finding",
     "FiniteLoss",
     "FixedBatches",
+    "GiveBackMemory",
     "GradientClip",
     "Interrupted",
     "LRCurve",

@@ -13,13 +13,16 @@ from torch.nn import functional as F
 from .metrics import Counted
 
 
-def binary_cross_entropy(pred: Tensor, target: Tensor, *, weights: Tensor | None = None) -> Tensor:
+def binary_cross_entropy(
+    pred: Tensor, target: Tensor, *, weights: Tensor | None = None, reduction: str = "mean"
+) -> Tensor:
     """Return the mean binary cross entropy over documents and classes.
 
-    pred: (B, C) float logits, target: (B, C) integers 0 or 1, weights: (2, C) float of each class's no and yes. Returns ().
+    pred: (B, C) float logits, target: (B, C) integers 0 or 1, weights: (2, C) float of each class's no and yes. Returns (),
+    and with the `reduction` "none" that of each answer, (B, C).
     """
     each = None if weights is None else torch.where(target > 0, weights[1], weights[0]).to(pred.dtype)  # (B, C)
-    return F.binary_cross_entropy_with_logits(pred, target.to(pred.dtype), weight=each)
+    return F.binary_cross_entropy_with_logits(pred, target.to(pred.dtype), weight=each, reduction=reduction)
 
 
 def answer_weights(counts: Tensor, n_docs: int) -> Tensor:
