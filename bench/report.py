@@ -13,7 +13,7 @@ import json
 import re
 from typing import Any
 
-from bench.report_accuracy import ablation_table, accuracy_table, labels_table, thousand_table
+from bench.report_accuracy import ablation_table, accuracy_table, en_small_lines, labels_table, thousand_table
 from bench.report_common import command_rows, machine_line, parts_line
 
 ROOT = Path(__file__).parent.parent
@@ -369,6 +369,7 @@ def render(readme: str) -> str:
         "exact": exact_table,
         "train": train_table,
         "accuracy": accuracy_table,
+        "en_small": en_small_lines,
         "labels": labels_table,
         "thousand": thousand_table,
         "ablation": ablation_table,

@@ -19,6 +19,20 @@ def accuracy_table(result: dict[str, Any]) -> str:
     return "\n".join([f"Accuracy **{total}", "", *command_rows(runs), "", points_line(result)])
 
 
+def en_small_lines(result: dict[str, Any]) -> str:
+    """What the language model in the box has reached, and in how long."""
+    train, pack = result["parts"]["train"], result["parts"]["pack"]
+    perplexities = " and ".join(f"{found['perplexity']:.1f} on {unseen}" for unseen, found in pack["packed"].items())
+    return "\n".join(
+        [
+            f"`{train['command']}`: {train['wall_s'] / 60:.1f} minutes, {train['tokens_per_s']:,.0f} tokens/s.",
+            f"Perplexity {perplexities}; {pack['mb']:.1f} MB in 8 bits.",
+            "",
+            machine_line(train),
+        ]
+    )
+
+
 def labels_table(result: dict[str, Any]) -> str:
     """Accuracy by number of labels, beside the baselines."""
     points = result["points"]

@@ -7,7 +7,8 @@ from typing import Any
 def machine_line(result: dict[str, Any]) -> str:
     """Where a result was measured."""
     machine = result["machine"]
-    versions = f"Python {machine['python']}, torch {machine['packages']['torch']}, spaCy {machine['packages']['spacy']}"
+    packages = [f"{name} {machine['packages'][key]}" for key, name in (("torch", "torch"), ("spacy", "spaCy")) if machine["packages"][key]]  # fmt: skip
+    versions = ", ".join([f"Python {machine['python']}", *packages])
     gpu = machine["gpu"] or "no GPU"
     cores = f"{machine['cores']} core{'s' * (machine['cores'] != 1)}"
     return f"Measured on {cores} of an {machine['processor']}, {gpu}; {versions}; commit {result['commit']}."

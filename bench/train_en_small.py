@@ -38,7 +38,7 @@ words, rules `default`. Weights in 8 bits, a scale a row (`models/packed.py`), {
   CC BY-SA 4.0). The training read {n_tokens:,} tokens in {epochs} epochs.
 - **Made by** `python bench/train_en_small.py`: `{command}`, {minutes:.0f} minutes on {machine},
   in bf16.
-- **Perplexity** on articles it has not seen: {perplexities}.
+- **Perplexity** on articles it has not seen: {perplexities}. Some of enwiki's are near copies of training articles.
 - **Not for** generating text, or anything else than a start for a classifier of English texts. It has read an
   encyclopedia and has its biases.
 """
