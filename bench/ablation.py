@@ -15,6 +15,7 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).parents[1])  # the repository, in the place of bench/
 
 import argparse
+from functools import partial
 from typing import Any
 
 from bench import record
@@ -66,13 +67,10 @@ def measure(args: argparse.Namespace, models: dict[str, Path]) -> None:
             for arm, (model, options) in ARMS.items():
                 key = {"arm": arm, "n_labels": n_labels, "seed": seed}
                 words = " ".join(f"--n-labels {n_labels} --seed {seed} {options} {args.options}".split())
-                if record.has_point(
-                    NAME, **key, command=f"ulmpipe {classify_command(words)}", language_model=about[model]
-                ):
-                    continue
-                found = classify(models[model], words, args.work / f"ablation-classifier-{seed}", args.test)
-                record.add_point(NAME, key, {**found, "language_model": about[model]})
-                log(f"{arm}, {n_labels:,} labels, seed {seed}: {found['accuracy']:.4f}")
+                given = {"command": f"ulmpipe {classify_command(words)}", "language_model": about[model]}
+                measure_it = partial(classify, models[model], words, args.work / f"ablation-classifier-{seed}", args.test)  # fmt: skip
+                if found := record.measure_once(NAME, key, given, measure_it):
+                    log(f"{arm}, {n_labels:,} labels, seed {seed}: {found['accuracy']:.4f}")
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ sys.path[0] = str(Path(__file__).parents[1])  # the repository, in the place of 
 import argparse
 import os
 from collections.abc import Iterator, Sequence
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -64,6 +65,13 @@ def asked(labels: Sequence[str], n_seeds: int) -> Iterator[tuple[int | None, int
             yield n_labels, seed
 
 
+def measure_ulmpipe(words: str, n_labels: int, seed: int, args: argparse.Namespace) -> dict[str, Any]:
+    """One classifier."""
+    found = classify(args.lm, words, args.work / f"classifier-{n_labels}-{seed}", args.test)
+    assert found["n_labels"] == n_labels, "the labels are others than the baselines': mend labelled_rows"
+    return found
+
+
 def measure(name: str, args: argparse.Namespace, doc_labels: IntArray) -> None:
     """All points of one method that are not there yet."""
     model = about_model(args.lm) if name == "ulmpipe" else None
@@ -74,17 +82,12 @@ def measure(name: str, args: argparse.Namespace, doc_labels: IntArray) -> None:
             words = f"--n-labels {n_labels} " * (n_labels is not None)
             words += f"--seed {seed} --valid-fraction {args.valid_fraction:g} {args.options}".strip()
             command = f"ulmpipe {classify_command(words)}"
+            measure_it = partial(measure_ulmpipe, words, len(rows), seed, args)
         else:
-            words, command = "", baseline_command(name, args.test)
-        if record.has_point(NAME, **key, command=command, language_model=model):
-            continue
-        if name == "ulmpipe":
-            found = classify(args.lm, words, args.work / f"classifier-{len(rows)}-{seed}", args.test)
-            assert found["n_labels"] == len(rows), "the labels are others than the baselines': mend labelled_rows"
-        else:
-            found = baseline(command, rows, args.work)
-        record.add_point(NAME, key, {**found, "language_model": model})
-        log(f"{name}, {len(rows):,} labels, seed {seed}: {found['accuracy']:.4f}")
+            command = baseline_command(name, args.test)
+            measure_it = partial(baseline, command, rows, args.work)
+        if found := record.measure_once(NAME, key, {"command": command, "language_model": model}, measure_it):
+            log(f"{name}, {len(rows):,} labels, seed {seed}: {found['accuracy']:.4f}")
 
 
 # ---- the picture ----------------------------------------------------------------------------------------------------

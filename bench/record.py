@@ -3,7 +3,7 @@
 import json
 import statistics
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,17 @@ def add_point(name: str, key: dict[str, Any], result: dict[str, Any]) -> None:
     others = [point for point in points if any(point.get(k) != value for k, value in key.items())]
     point = {**key, **result, "commit": commit, "machine": machines.index(machine)}
     _save(name, {"machines": machines, "points": [*others, point]})
+
+
+def measure_once(
+    name: str, key: dict[str, Any], given: dict[str, Any], measure: Callable[[], dict[str, Any]]
+) -> dict[str, Any] | None:
+    """Measure a point and write it down, unless it is there, measured with all that is `given`; None then."""
+    if has_point(name, **key, **given):
+        return None
+    found = {**measure(), **given}
+    add_point(name, key, found)
+    return found
 
 
 def _save(name: str, result: dict[str, Any]) -> None:

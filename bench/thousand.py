@@ -16,6 +16,7 @@ import argparse
 import csv
 import os
 import shutil
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -38,17 +39,17 @@ def write_table(path: Path, rows: IntArray) -> None:
         csv.writer(file).writerows([("text", "label"), *((texts[i], labels[i]) for i in rows)])
 
 
-def measure_ulmpipe(command: str, rows: IntArray, args: argparse.Namespace) -> dict[str, Any]:
+def measure_ulmpipe(command: str, rows: IntArray, work: Path, test: Path) -> dict[str, Any]:
     """From the table to a tested model."""
-    folder = args.work / "thousand"
+    folder = work / "thousand"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     write_table(folder / "my.csv", rows)
-    trained = run(command, work=folder)
-    tested = run("evaluate {work}/my {test}", work=folder, test=args.test)
+    trained = run(command.removeprefix("ulmpipe "), work=folder)
+    tested = run("evaluate {work}/my {test}", work=folder, test=test)
     shutil.rmtree(folder)
     scores = {"accuracy": tested["accuracy"], "n_test": tested["n"], "valid_accuracy": trained["accuracy"]}
-    return {"command": trained["command"], **scores, "train_s": trained["wall_s"], "test_s": tested["wall_s"], "peak_rss_mb": trained["peak_rss_mb"]}  # fmt: skip
+    return {**scores, "train_s": trained["wall_s"], "test_s": tested["wall_s"], "peak_rss_mb": trained["peak_rss_mb"]}
 
 
 def main() -> None:
@@ -68,14 +69,15 @@ def main() -> None:
     for seed in range(args.seeds):
         rows = np.random.default_rng(seed).permutation(25_000)[:N_ROWS]
         for method in methods:
-            command = f"finetune {{work}}/my.csv -o {{work}}/my --seed {seed} {args.options}".strip()
-            command = f"ulmpipe {command}" if method == "ulmpipe" else baseline_command(method, args.test)
-            key = {"method": method, "seed": seed, "command": command, "language_model": start}
-            if record.has_point(NAME, **key):
-                continue
-            found = measure_ulmpipe(command.removeprefix("ulmpipe "), rows, args) if method == "ulmpipe" else baseline(command, rows, args.work)  # fmt: skip
-            record.add_point(NAME, {"method": method, "seed": seed}, {**found, "language_model": start})
-            log(f"{method}, seed {seed}: {found['accuracy']:.4f} after {found['train_s']:.0f} s")
+            if method == "ulmpipe":
+                command = f"ulmpipe finetune {{work}}/my.csv -o {{work}}/my --seed {seed} {args.options}".strip()
+                measure = partial(measure_ulmpipe, command, rows, args.work, args.test)
+            else:
+                command = baseline_command(method, args.test)
+                measure = partial(baseline, command, rows, args.work)
+            given = {"command": command, "language_model": start}
+            if found := record.measure_once(NAME, {"method": method, "seed": seed}, given, measure):
+                log(f"{method}, seed {seed}: {found['accuracy']:.4f} after {found['train_s']:.0f} s")
 
 
 if __name__ == "__main__":

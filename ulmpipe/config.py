@@ -123,7 +123,9 @@ class FinetuneConfig(TrainConfig, TokenizeConfig):
         True,
         "with up to 5,000 labels, and as many texts without one, learn from those too whose labels their words guess most surely",
     )
-    classifier_drop_mult: float = option(0.5, "multiplies the classifier's dropouts", bound="0 or more")
+    # Of 4,000 reviews read once the network alone was right on 0.874 of 1,200 others at 0.2, on 0.868 at 0.5; of 1,000 read
+    # three times on 0.856 and 0.849.
+    classifier_drop_mult: float = option(0.2, "multiplies the classifier's dropouts", bound="0 or more")
     max_tokens: int = option(
         1400,
         "tokens of a document that the classifier reads: the first half and the last half of so many",

@@ -17,7 +17,7 @@ from ..console import log
 from ..durable import check_output, locked, read_json
 from ..errors import ConfigError, UlmpipeError
 from ..journal import recorded
-from ..models import CLASSIFIER_DROPOUTS, LM_DROPOUTS, scaled_dropouts
+from ..models import CLASSIFIER_DROPOUTS, LM_DROPOUTS, Dropouts, scaled_dropouts
 from ..options import make_config
 from ..text.batches import IntArray
 from ..text.rules import Rules
@@ -95,16 +95,7 @@ def finetune(
             if config.stage != "lm":
                 check_folds_finished(out)
         with first_then_others():
-            corpus = open_corpus(
-                str(source),
-                config,
-                out.parent,
-                labelled=True,
-                needs_labels=config.stage != "lm",
-                unlabelled=config.unlabelled,
-                custom_rules=custom_rules,
-                **_words(config, start),
-            )
+            corpus = _open(str(source), config, start, out, custom_rules)
         chosen = np.empty(0, np.int64)
         if config.stage != "lm":  # refused now, and not after hours of language model
             chosen = _choose(corpus, config)
@@ -116,40 +107,78 @@ def finetune(
                 if config.stage != "lm":
                     start_folds_over(out)
         about = {"source": str(source), "options": asdict(config), "started_from": start and start.folder}
-        lm, lm_row, share = start, None, None
-        if config.stage != "classifier":
-            lm, lm_row, share = tune_language_model(corpus, config, start, dropouts, out / LM_FOLDER, about)
-        row, folds = lm_row, None
-        if config.stage != "lm":
-            assert lm is not None
-            check_same_vocab(corpus.store, lm.vocab, str(source))
-            check_same_recipe(corpus.store, lm.recipe, str(source))
-            if config.folds is not None:
-                folds = cross_validate(corpus, chosen, config, lm, classifier_dropouts, out)
-                corpus = replace(corpus, valid_store=corpus.store, valid=np.empty(0, np.int64))  # all are learned from
-                about["folds"] = folds
-            found = {"judged": means(folds), "thresholds": folds.get("thresholds")} if folds else {}
-            row = train_classifier(corpus, chosen, config, lm, classifier_dropouts, out, about, **found)
-        assert row is not None
+        reached = _train_stages(corpus, chosen, config, start, out, about, dropouts, classifier_dropouts)
         result = FinetuneResult(
-            valid_loss=row["valid_loss"],
-            accuracy=row.get("accuracy", row.get("exact_match")) if config.stage != "lm" else None,
-            f1_macro=row["f1_macro"] if config.stage != "lm" else None,
-            lm_valid_loss=lm_row["valid_loss"] if lm_row else None,
+            **reached,
             n_labels=len(chosen),
             labels=corpus.store.labels,
             started_from=start.folder if start else None,
-            share_mapped=share,
             seconds=round(time.monotonic() - begin_s, 1),
-            tokens_per_s=round(lm_row["targets_per_s"], 1) if lm_row else None,
             n_quarantined=corpus.n_quarantined,
             out=str(out if config.stage != "lm" else out / LM_FOLDER),
-            folds=folds,
-            exact_match=row.get("exact_match"),
-            f1_micro=row.get("f1_micro"),
         )
         run.finish(asdict(result))
     return result
+
+
+def _train_stages(
+    corpus: Corpus,
+    chosen: IntArray,
+    config: FinetuneConfig,
+    start: Pretrained | None,
+    out: Path,
+    about: dict[str, Any],
+    dropouts: Dropouts,
+    classifier_dropouts: Dropouts,
+) -> dict[str, Any]:
+    """Tune the language model, then train the classifier on the documents `chosen`, as far as `--stage` says.
+
+    Returns the fields of `FinetuneResult` that say what was reached.
+    """
+    lm, found = (
+        start,
+        {"accuracy": None, "f1_macro": None, "lm_valid_loss": None, "share_mapped": None, "tokens_per_s": None},
+    )
+    if config.stage != "classifier":
+        lm, row, share = tune_language_model(corpus, config, start, dropouts, out / LM_FOLDER, about)
+        found |= {"valid_loss": row["valid_loss"], "lm_valid_loss": row["valid_loss"], "share_mapped": share}
+        found["tokens_per_s"] = round(row["targets_per_s"], 1)
+    if config.stage == "lm":
+        return found
+    assert lm is not None
+    check_same_vocab(corpus.store, lm.vocab, about["source"])
+    check_same_recipe(corpus.store, lm.recipe, about["source"])
+    folds, judged = None, {}
+    if config.folds is not None:
+        folds = cross_validate(corpus, chosen, config, lm, classifier_dropouts, out)
+        corpus = replace(corpus, valid_store=corpus.store, valid=np.empty(0, np.int64))  # all are learned from
+        about = {**about, "folds": folds}
+        judged = {"judged": means(folds), "thresholds": folds.get("thresholds")}
+    row = train_classifier(corpus, chosen, config, lm, classifier_dropouts, out, about, **judged)
+    found |= {"accuracy": row.get("accuracy", row.get("exact_match")), "folds": folds}
+    return found | {name: row.get(name) for name in ("valid_loss", "f1_macro", "exact_match", "f1_micro")}
+
+
+def _open(
+    source: str, config: FinetuneConfig, start: Pretrained | None, out: Path, custom_rules: Rules | None
+) -> Corpus:
+    """The texts as tokens, numbered with the words of the model to start from, or with those and their own.
+
+    A token store has its own, and keeps them (`open_store`).
+    """
+    words: dict[str, Any] = {}
+    if start is not None and config.vocab is None:
+        words = {"vocab": start.vocab} if config.stage == "classifier" else {"known": start.vocab.itos}
+    return open_corpus(
+        source,
+        config,
+        out.parent,
+        labelled=True,
+        needs_labels=config.stage != "lm",
+        unlabelled=config.unlabelled,
+        custom_rules=custom_rules,
+        **words,
+    )
 
 
 def _check(config: FinetuneConfig, out: Path) -> None:
@@ -179,16 +208,6 @@ def _choose(corpus: Corpus, config: FinetuneConfig) -> IntArray:
             chosen, strata(store.doc_labels[chosen]), config.folds, config.seed
         )  # raises where there are too few
     return chosen
-
-
-def _words(config: FinetuneConfig, start: Pretrained | None) -> dict[str, Any]:
-    """With which words the texts are numbered: those of a tuned model, else their own and those of the model to start from.
-
-    A token store has its own, and keeps them (`open_store`).
-    """
-    if start is None or config.vocab is not None:
-        return {}
-    return {"vocab": start.vocab} if config.stage == "classifier" else {"known": start.vocab.itos}
 
 
 def _folders(config: FinetuneConfig, out: Path) -> list[Path]:
