@@ -66,7 +66,7 @@ def asked(labels: Sequence[str], n_seeds: int) -> Iterator[tuple[int | None, int
 
 
 def measure_ulmpipe(words: str, n_labels: int, seed: int, args: argparse.Namespace) -> dict[str, Any]:
-    """One classifier."""
+    """One classifier, of the same labelled reviews as the baselines."""
     found = classify(args.lm, words, args.work / f"classifier-{n_labels}-{seed}", args.test)
     assert found["n_labels"] == n_labels, "the labels are others than the baselines': mend labelled_rows"
     return found

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ulmpipe.models import SIZES, TextClassifier
-from ulmpipe.models.explain import log_odds, own_logits, word_scores
+from ulmpipe.models.explain import log_odds, log_odds_of_all, own_logits, word_scores
 
 V, C, PAD_ID = 30, 3, 1
 
@@ -92,3 +92,11 @@ def test_log_odds_are_those_of_the_softmax():
     logits, classes = torch.randn(5, C, dtype=torch.float64), torch.tensor([0, 1, 2, 0, 1])
     p = logits.softmax(dim=1).gather(1, classes[:, None])[:, 0]
     torch.testing.assert_close(log_odds(logits, classes), (p / (1 - p)).log())
+
+
+def test_log_odds_of_all_classes_are_those_of_each():
+    logits = torch.cat([torch.randn(20, 4), 60 * torch.randn(20, 4)])
+    ref = torch.stack([log_odds(logits, torch.full((40,), c)) for c in range(4)], dim=1)
+    comp = log_odds_of_all(logits)
+    assert torch.isfinite(comp).all() and ref.max() > 20  # beyond what 1 - p can tell
+    torch.testing.assert_close(comp, ref, rtol=1e-4, atol=1e-4)

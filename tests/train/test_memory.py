@@ -2,9 +2,13 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
+import torch
 
+from ulmpipe.train import Learner
 from ulmpipe.train.memory import EVERY_BATCHES, GiveBackMemory, keep_freed_memory
 
 FAULTS = """
@@ -26,19 +30,20 @@ def faults(how: str) -> int:
 
 
 HELD = """
-import sys, torch
+import os, torch
+from types import SimpleNamespace
 from ulmpipe.train.memory import EVERY_BATCHES, GiveBackMemory, keep_freed_memory
 def resident_mb():
-    return int(open("/proc/self/statm").read().split()[1]) * 4096 / 1e6
+    return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 keep_freed_memory()
 tensors = [torch.ones(4 << 20) for _ in range(32)]  # 16 MB each
 del tensors[:-1]  # the last one lies at the top
 held = resident_mb()
-trim = GiveBackMemory()
+trim, learn = GiveBackMemory(), SimpleNamespace(device=torch.device('cpu'))
 for _ in range(EVERY_BATCHES - 1):
-    trim.cleanup_batch(None)
+    trim.cleanup_batch(learn)
 assert resident_mb() > held - 1
-trim.cleanup_batch(None)
+trim.cleanup_batch(learn)
 print(held - resident_mb())
 """
 
@@ -57,5 +62,7 @@ def test_a_large_tensor_is_made_in_the_memory_of_the_last_one():
 def test_elsewhere_nothing_happens(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sys, "platform", "darwin")
     assert keep_freed_memory.__wrapped__() is False
+    monkeypatch.setattr("ulmpipe.train.memory.ctypes.CDLL", lambda _: pytest.fail("a library was loaded"))
+    trim, learn = GiveBackMemory(), cast(Learner, SimpleNamespace(device=torch.device("cpu")))
     for _ in range(EVERY_BATCHES):
-        GiveBackMemory().cleanup_batch(None)  # pyright: ignore[reportArgumentType]
+        trim.cleanup_batch(learn)

@@ -76,6 +76,14 @@ def log_odds(logits: Tensor, classes: Tensor) -> Tensor:
     return own[:, 0] - others.logsumexp(dim=1)  # (B,)
 
 
+def log_odds_of_all(logits: Tensor) -> Tensor:
+    """`log_odds` of every class: logits (B, C) to (B, C)."""
+    log_p = logits.log_softmax(dim=1)
+    odds = log_p - torch.log1p(-log_p.exp())
+    likeliest = logits.argmax(dim=1)  # where 1 - p may round to 0; of the others it is 1 / C at least
+    return odds.scatter(1, likeliest[:, None], log_odds(logits, likeliest)[:, None])
+
+
 def own_logits(logits: Tensor, classes: Tensor) -> Tensor:
     """Log of p / (1 - p) of a class that is a question of its own, p its sigmoid: logits (B, C) and classes (B,) to (B,)."""
     return logits.gather(1, classes[:, None])[:, 0]

@@ -95,7 +95,7 @@ def finetune(
             if config.stage != "lm":
                 check_folds_finished(out)
         with first_then_others():
-            corpus = _open(str(source), config, start, out, custom_rules)
+            corpus = _open_texts(str(source), config, start, out, custom_rules)
         chosen = np.empty(0, np.int64)
         if config.stage != "lm":  # refused now, and not after hours of language model
             chosen = _choose(corpus, config)
@@ -107,7 +107,9 @@ def finetune(
                 if config.stage != "lm":
                     start_folds_over(out)
         about = {"source": str(source), "options": asdict(config), "started_from": start and start.folder}
-        reached = _train_stages(corpus, chosen, config, start, out, about, dropouts, classifier_dropouts)
+        reached = _train_stages(
+            corpus, chosen, config, start, out, about, dropouts=dropouts, classifier_dropouts=classifier_dropouts
+        )
         result = FinetuneResult(
             **reached,
             n_labels=len(chosen),
@@ -128,6 +130,7 @@ def _train_stages(
     start: Pretrained | None,
     out: Path,
     about: dict[str, Any],
+    *,
     dropouts: Dropouts,
     classifier_dropouts: Dropouts,
 ) -> dict[str, Any]:
@@ -135,10 +138,8 @@ def _train_stages(
 
     Returns the fields of `FinetuneResult` that say what was reached.
     """
-    lm, found = (
-        start,
-        {"accuracy": None, "f1_macro": None, "lm_valid_loss": None, "share_mapped": None, "tokens_per_s": None},
-    )
+    lm = start
+    found: dict[str, Any] = dict.fromkeys(("accuracy", "f1_macro", "lm_valid_loss", "share_mapped", "tokens_per_s"))
     if config.stage != "classifier":
         lm, row, share = tune_language_model(corpus, config, start, dropouts, out / LM_FOLDER, about)
         found |= {"valid_loss": row["valid_loss"], "lm_valid_loss": row["valid_loss"], "share_mapped": share}
@@ -156,10 +157,11 @@ def _train_stages(
         judged = {"judged": means(folds), "thresholds": folds.get("thresholds")}
     row = train_classifier(corpus, chosen, config, lm, classifier_dropouts, out, about, **judged)
     found |= {"accuracy": row.get("accuracy", row.get("exact_match")), "folds": folds}
-    return found | {name: row.get(name) for name in ("valid_loss", "f1_macro", "exact_match", "f1_micro")}
+    found |= {"valid_loss": row["valid_loss"], "f1_macro": row["f1_macro"]}
+    return found | {name: row.get(name) for name in ("exact_match", "f1_micro")}
 
 
-def _open(
+def _open_texts(
     source: str, config: FinetuneConfig, start: Pretrained | None, out: Path, custom_rules: Rules | None
 ) -> Corpus:
     """The texts as tokens, numbered with the words of the model to start from, or with those and their own.

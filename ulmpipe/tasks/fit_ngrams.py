@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..console import log
-from ..models.explain import log_odds
+from ..models.explain import log_odds_of_all
 from ..models.ngrams import TINY, distinct_rows
 from ..text.batches import ClassifierBatches, Docs, IntArray
 from ..train.logistic import fit_logistic, log_count_ratios, sparse_rows, transposed
@@ -259,9 +259,7 @@ class _Fits:
         labels. That as many are taken of each class is not asked: on IMDB it made everything worse.
         """
         others = self.bags.select(np.arange(len(self.target), len(self.bags)))
-        logits = (others.matrix() @ weight + bias).double()  # (m, C)
-        classes = torch.arange(logits.shape[1])[:, None].expand(-1, len(logits))  # (C, m)
-        odds = torch.stack([log_odds(logits, each) for each in classes], dim=1)  # (m, C)
+        odds = log_odds_of_all(others.matrix() @ weight + bias).double()  # (m, C)
         shares = self.target.mean(dim=0).tolist()
         borders = torch.stack(
             [column.quantile(1 - min(1.0, share)) for column, share in zip(odds.T, shares, strict=True)]

@@ -88,7 +88,11 @@ def _write(
 
 
 def _copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Each tensor in memory of its own, as safetensors wants it: on a GPU all weights of an LSTM are parts of one block."""
+    """Each tensor in memory of its own, a copy of the model while it is written.
+
+    safetensors takes no two tensors that share memory, as tied weights do; its `save_model`, which does, takes no parts of one
+    block, as all weights of an LSTM are on a GPU.
+    """
     return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
 
 

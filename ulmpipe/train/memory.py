@@ -49,7 +49,7 @@ class GiveBackMemory(Callback):
     The next batch asks for its own again: the less often, the less of its time.
     """
 
-    order = 1000  # when the others have let go of what they held
+    order = 2000  # last: the others have let go of what they held
 
     def __init__(self) -> None:
         self.n_batches = 0
@@ -57,7 +57,8 @@ class GiveBackMemory(Callback):
     def cleanup_batch(self, learn: Learner) -> None:
         """Count, and give back."""
         self.n_batches += 1
-        if self.n_batches % EVERY_BATCHES == 0 and (malloc_trim := _glibc("malloc_trim")):
+        is_time = self.n_batches % EVERY_BATCHES == 0 and learn.device.type == "cpu"
+        if is_time and (malloc_trim := _glibc("malloc_trim")):
             malloc_trim(0)
 
 

@@ -16,10 +16,9 @@ from .metrics import Counted
 def binary_cross_entropy(
     pred: Tensor, target: Tensor, *, weights: Tensor | None = None, reduction: str = "mean"
 ) -> Tensor:
-    """Return the mean binary cross entropy over documents and classes.
+    """Return the binary cross entropy, its mean over documents and classes (), or with the `reduction` "none" each answer's (B, C).
 
-    pred: (B, C) float logits, target: (B, C) integers 0 or 1, weights: (2, C) float of each class's no and yes. Returns (),
-    and with the `reduction` "none" that of each answer, (B, C).
+    pred: (B, C) float logits, target: (B, C) 0 or 1, integers or float, weights: (2, C) float of each class's no and yes.
     """
     each = None if weights is None else torch.where(target > 0, weights[1], weights[0]).to(pred.dtype)  # (B, C)
     return F.binary_cross_entropy_with_logits(pred, target.to(pred.dtype), weight=each, reduction=reduction)
