@@ -25,10 +25,9 @@ def en_small_lines(result: dict[str, Any]) -> str:
     perplexities = " and ".join(f"{found['perplexity']:.1f} on {unseen}" for unseen, found in pack["packed"].items())
     return "\n".join(
         [
-            f"`{train['command']}`: {train['wall_s'] / 60:.1f} minutes, {train['tokens_per_s']:,.0f} tokens/s.",
-            f"Perplexity {perplexities}; {pack['mb']:.1f} MB in 8 bits.",
+            f"`{train['command']}`: {train['wall_s'] / 60:.1f} minutes, {train['tokens_per_s']:,.0f} tokens/s. {machine_line(train)}",
             "",
-            machine_line(train),
+            f"Perplexity {perplexities} (some of these are near copies of training articles); {pack['mb']:.1f} MB in 8 bits. {machine_line(pack)}",
         ]
     )
 

@@ -1,14 +1,15 @@
 """The goal of this script is to train the language model in the box, `ulmpipe/weights/en-small`, from two corpora of Wikipedia.
 
-    ULMPIPE_DATA=../shared/data python bench/train_en_small.py OUT [tokens] [train] [pack]
+    ULMPIPE_DATA=../shared/data python bench/train_en_small.py OUT [tokenize] [train] [pack]
 
-`tokens`: the articles of enwiki (train) and of WikiText-2 (train) go into one table, and from there into a token store
+`tokenize`: the articles of enwiki (train) and of WikiText-2 (train) go into one table, and from there into a token store
 -> OUT/wikipedia.tok. `train`: the plain command line -> OUT/en-small-lm; a GPU's work, which needs nothing else than the
-store. `pack`: the weights in 8 bits, with a card, into the box, and the perplexity of both on articles that no training
-has seen -> bench/results/en_small.json.
+store. `pack`: the weights in 8 bits, with a card, into the box, and the perplexity of both on articles that it was
+not trained on -> bench/results/en_small.json.
 """
 
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from ulmpipe.text.source import plan_files
 BOXED = BOX / "en-small"
 TOKENIZE = "tokenize {texts} -o {store} --max-vocab 30000 --min-freq 3"
 PRETRAIN = "pretrain {store} -o {out} --size medium --epochs 9 --batch-size 128 --drop-mult 0.4 --valid-fraction 0.02"
-UNSEEN = ("enwiki/valid.parquet", "wikitext2/wiki.test.tokens")
+UNSEEN = ("wikitext2/wiki.test.tokens", "enwiki/valid.parquet")
 CARD = """# en-small
 
 A language model of English for `ulmpipe finetune` to start from: AWD-LSTM, {n_layers} x {hidden_size}, embeddings of {emb_size}, {vocab_size:,}
@@ -36,9 +37,9 @@ words, rules `default`. Weights in 8 bits, a scale a row (`models/packed.py`), {
 
 - **Data**: the training articles of an excerpt of the English Wikipedia and of WikiText-2, {n_docs:,} in all (text of Wikipedia,
   CC BY-SA 4.0). The training read {n_tokens:,} tokens in {epochs} epochs.
-- **Made by** `python bench/train_en_small.py`: `{command}`, {minutes:.0f} minutes on {machine},
-  in bf16.
-- **Perplexity** on articles it has not seen: {perplexities}. Some of enwiki's are near copies of training articles.
+- **Made by** `python bench/train_en_small.py`: `{tokenize}`, then
+  `{command}`, {minutes:.0f} minutes on {machine}.
+- **Perplexity** on articles it was not trained on: {perplexities}. Some of enwiki's are near copies of training articles.
 - **Not for** generating text, or anything else than a start for a classifier of English texts. It has read an
   encyclopedia and has its biases.
 """
@@ -54,14 +55,15 @@ def write_texts(data: Path, path: Path) -> int:
     return len(enwiki) + len(wikitext)
 
 
-def tokens(out: Path) -> None:
-    """Cut the articles into tokens, and number them."""
+def tokenize(out: Path) -> None:
+    """Cut the articles into tokens, and number them; again, if they were already."""
     out.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(out / "wikipedia.tok", ignore_errors=True)
     texts = out / "wikipedia.parquet"
     n_docs = write_texts(Path(os.environ["ULMPIPE_DATA"]), texts)
     found = run(TOKENIZE, texts=texts, store=out / "wikipedia.tok")
     command = found["command"].format(texts="out/wikipedia.parquet", store="out/wikipedia.tok")
-    record.update("en_small", "tokens", {**found, "command": command, "out": "out", "n_docs": n_docs})
+    record.update("en_small", "tokenize", {**found, "command": command, "out": "out", "n_docs": n_docs})
 
 
 def train(out: Path) -> None:
@@ -95,9 +97,10 @@ def write_card(model: Pretrained, found: dict[str, Any]) -> None:
     card = CARD.format(
         **model.settings,
         mb=found["mb"],
-        n_docs=parts["tokens"]["n_docs"],
+        n_docs=parts["tokenize"]["n_docs"],
         n_tokens=round(trained["n_steps"] * model.trained["options"]["batch_size"] * model.trained["options"]["bptt"]),
         epochs=model.trained["options"]["epochs"],
+        tokenize=parts["tokenize"]["command"],
         command=trained["command"],
         minutes=trained["wall_s"] / 60,
         machine=machine["gpu"] or f"{machine['cores']} cores of {machine['processor']}",
@@ -109,8 +112,8 @@ def write_card(model: Pretrained, found: dict[str, Any]) -> None:
 def main(out: Path, *parts: str) -> None:
     """Do the parts that were asked for, by default all."""
     record.where()
-    for part in parts or ("tokens", "train", "pack"):
-        {"tokens": tokens, "train": train, "pack": pack}[part](out)
+    for part in parts or ("tokenize", "train", "pack"):
+        {"tokenize": tokenize, "train": train, "pack": pack}[part](out)
 
 
 if __name__ == "__main__":

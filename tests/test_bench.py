@@ -12,7 +12,7 @@ from learnable import make_docs
 from bench import record
 from bench.baselines import read
 from bench.label_efficiency import asked, curve, labelled_rows, plot
-from bench.report_accuracy import ablation_table, accuracy_table, labels_table, thousand_table
+from bench.report_accuracy import ablation_table, accuracy_table, en_small_lines, labels_table, thousand_table
 from ulmpipe.config import FinetuneConfig
 from ulmpipe.tasks.corpus import open_corpus
 from ulmpipe.tasks.labels import choose_labelled
@@ -66,6 +66,22 @@ def test_point_replaces_the_older_one_of_its_key(tmp_path: Path, monkeypatch: py
         record.add_point("some", {"seed": seed}, {"command": command})
     assert [(p["seed"], p["command"]) for p in record.read_points("some")] == [(1, "old"), (0, "new")]
     assert record.has_point("some", seed=0, command="new") and not record.has_point("some", seed=0, command="old")
+
+
+def test_a_point_is_measured_once_with_the_same_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr(record, "RESULTS", tmp_path)
+    n_measured = 0
+
+    def measure() -> dict[str, Any]:
+        nonlocal n_measured
+        n_measured += 1
+        return {"accuracy": n_measured}
+
+    found = record.measure_once("some", {"seed": 0}, {"command": "a"}, measure)
+    assert found == {"accuracy": 1, "command": "a"}
+    assert record.measure_once("some", {"seed": 0}, {"command": "a"}, measure) is None and n_measured == 1
+    assert record.measure_once("some", {"seed": 0}, {"command": "b"}, measure) and n_measured == 2
+    assert [(point["seed"], point["accuracy"]) for point in record.read_points("some")] == [(0, 2)]
 
 
 def test_curves_are_drawn_with_every_seed(tmp_path: Path):
@@ -125,3 +141,12 @@ def test_table_of_all_labels_has_the_stages_in_order():
         "| `ulmpipe finetune x` | 1.0 | accuracy 0.9200, held-out text |",
         "| `ulmpipe evaluate models/imdb` | 1.0 | accuracy 0.9100, on 9 reviews, macro F1 0.9000 |",
     ]
+
+
+def test_lines_of_the_model_in_the_box_name_both_machines():
+    bare = {**MACHINE, "packages": {"torch": "2", "spacy": None}, "gpu": "G"}
+    train = {"command": "ulmpipe pretrain x", "wall_s": 90, "tokens_per_s": 1234.5, "machine": bare, "commit": "c0ffee"}
+    pack = {"packed": {"some.tokens": {"perplexity": 39.04}}, "mb": 16.6, "machine": MACHINE, "commit": "beef"}
+    lines = en_small_lines({"parts": {"train": train, "pack": pack}})
+    assert "1.5 minutes, 1,234 tokens/s" in lines and "39.0 on some.tokens" in lines
+    assert "P, G; Python 3, torch 2; commit c0ffee" in lines and "torch 2, spaCy 3; commit beef" in lines

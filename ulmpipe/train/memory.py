@@ -28,8 +28,8 @@ EVERY_BATCHES = 16
 def keep_freed_memory() -> bool:
     """Let malloc reuse what was freed, of any size, for the rest of this process; return whether it could be told.
 
-    Every training asks for it (`run_phases`), from Python too: the process keeps its largest size until it ends. Linux
-    with glibc only; elsewhere, and for memory of a GPU, whose allocator does the same by itself, nothing happens.
+    Every training asks for it (`run_phases`), from Python too: but for `GiveBackMemory` the process keeps its largest size until
+    it ends. Linux with glibc only; elsewhere, and for memory of a GPU, whose allocator does the same by itself, nothing happens.
     """
     mallopt = _glibc("mallopt")
     if mallopt is None:
