@@ -5,7 +5,7 @@ import pytest
 from ulmpipe.config import FinetuneConfig
 from ulmpipe.tasks.tune import WORDS_STEPS, language_model_phases
 
-SMALL = {"n_tokens": 25 * 10**4, "n_steps": 200}
+SMALL = {"n_tokens": 15 * 10**4, "n_steps": 200}
 LARGE = {"n_tokens": 10**8, "n_steps": 20_000}
 
 
