@@ -174,8 +174,11 @@ def measure_texts(peer: str, words: list[str], pretrained: Pretrained, texts: li
     assert "REVIEWS" in os.environ or sum(map(len, texts)) > FAST_FROM
     with Peer(peer, *words, "--texts", script=PEER) as theirs:
         peer_s = theirs()["cpu_s"]
-    ours = [timed(Predictor(pretrained), texts)["cpu_s"] for _ in range(REPEATS)]
-    return {"from_texts_cpu_s": {"fastai": round(peer_s, 3), "ulmpipe": record.summary(ours)}}
+    ours = {
+        name: record.summary([timed(Predictor(pretrained, **options), texts)["cpu_s"] for _ in range(REPEATS)])
+        for name, options in {"ulmpipe": {}, "ulmpipe, --quantize": {"quantize": True}}.items()
+    }
+    return {"from_texts_cpu_s": {"fastai": round(peer_s, 3), **ours}}
 
 
 def measure_start() -> Found:

@@ -344,7 +344,8 @@ def predict_table(result: dict[str, Any]) -> str:
             "",
         ]
         if texts := part.get("from_texts_cpu_s"):
-            lines += [f"From the texts on: fastai {texts['fastai']:.1f} s, ulmpipe {told(texts['ulmpipe'])} s.", ""]
+            ours = ", ".join(f"{name} {told(found)}" for name, found in texts.items() if name != "fastai")
+            lines += [f"From the texts on, seconds of a processor: fastai {texts['fastai']:.1f}, {ours}.", ""]
     if start := parts.get("start"):
         lines += ["| one thread | one review, loaded, ms | whole command, s |", "|---|---|---|"]
         for size, ms in start["one_review_ms"].items():
