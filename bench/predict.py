@@ -185,21 +185,32 @@ def measure_start() -> Found:
     """Whole commands, and one review with a loaded model."""
     torch.set_num_threads(1)
     texts, _ = reviews(200)
-    found: Found = {"one_review_ms": {}, "command_s": {}}
+    found: Found = {
+        "n_characters": round(statistics.mean(map(len, texts[1:31]))),
+        "one_review_cpu_ms": {},
+        "command_s": {},
+    }
     with tempfile.TemporaryDirectory() as folder:
-        for size in ("small", "base"):
+        for size in ("small", "medium", "base"):
             make_model(size, texts).save_pretrained(Path(folder) / size)
-            predictor = from_pretrained(Path(folder) / size, device="cpu")
-            predictor.predict(texts[:1])
-            ms = []
-            for text in texts[1:31]:
-                begin_s = time.perf_counter()
-                predictor.predict([text])
-                ms.append(1000 * (time.perf_counter() - begin_s))
-            found["one_review_ms"][size] = {**record.summary(ms), "n_characters": round(statistics.mean(map(len, texts[1:31])))}  # fmt: skip
+            found["one_review_cpu_ms"][size] = {
+                name: one_review_cpu_ms(from_pretrained(Path(folder) / size, device="cpu", **options), texts)
+                for name, options in {"fp32": {}, "--quantize": {"quantize": True}}.items()
+            }
             command = [sys.executable, "-m", "ulmpipe", "predict", f"{folder}/{size}", texts[0]]
             found["command_s"][size] = record.summary([whole_s(command) for _ in range(REPEATS)])
     return found
+
+
+def one_review_cpu_ms(predictor: Predictor, texts: list[str]) -> Found:
+    """Of 30 reviews, each alone."""
+    predictor.predict(texts[:1])
+    ms = []
+    for text in texts[1:31]:
+        begin_s = time.process_time()
+        predictor.predict([text])
+        ms.append(1000 * (time.process_time() - begin_s))
+    return record.summary(ms)
 
 
 def whole_s(command: list[str]) -> float:

@@ -347,9 +347,13 @@ def predict_table(result: dict[str, Any]) -> str:
             ours = ", ".join(f"{name} {told(found)}" for name, found in texts.items() if name != "fastai")
             lines += [f"From the texts on, seconds of a processor: fastai {texts['fastai']:.1f}, {ours}.", ""]
     if start := parts.get("start"):
-        lines += ["| one thread | one review, loaded, ms | whole command, s |", "|---|---|---|"]
-        for size, ms in start["one_review_ms"].items():
-            lines.append(f"| {size} | {ranged(ms)} | {told(start['command_s'][size])} |")
+        lines += [
+            f"| one thread | one review of {start['n_characters']:,} characters, loaded, ms of a processor | with `--quantize` | whole command, s |",
+            "|---|---|---|---|",
+        ]
+        for size, ms in start["one_review_cpu_ms"].items():
+            one = " | ".join(ranged(ms[name]) for name in ("fp32", "--quantize"))
+            lines.append(f"| {size} | {one} | {told(start['command_s'][size])} |")
         lines.append("")
     if accuracy := parts.get("accuracy"):
         lines += [
