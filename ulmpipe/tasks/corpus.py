@@ -77,6 +77,7 @@ def open_corpus(
     words: dict[str, Any] = {"vocab": vocab, "known": known, "custom_rules": custom_rules}
     store = open_store(source, tokens, beside, labelled=labelled, unlabelled=unlabelled, **words)
     if needs_labels:
+        check_labelled(store, source)
         check_several(store, source, multi_label=tokens.multi_label)
         check_classes(store.labels, int(is_labelled(store.doc_labels).sum()), multi_label=store.multi_label)
         hint_separator(store.labels, store.doc_labels)
@@ -206,6 +207,12 @@ def check_same_vocab(store: TokenStore, vocab: Vocab, what: str) -> None:
         )
 
 
+def check_labelled(store: TokenStore, what: str) -> None:
+    """Raise `SourceError` where no document of a store has a label."""
+    if not is_labelled(store.doc_labels).any():
+        raise SourceError(f"{what} has no labels: expected a column of labels (--label-column), or a folder for each")
+
+
 def check_several(store: TokenStore, what: str, *, multi_label: bool) -> None:
     """Raise `ConfigError` unless the documents of a store have one label each, or several, as is asked for."""
     if store.labels and store.multi_label != multi_label:
@@ -230,10 +237,8 @@ def hold_out(store: TokenStore, *, fraction: float, seed: int, labelled: bool) -
     With `labelled` the valid ones are drawn from those that have a label. Raises `SourceError` where there are too few.
     """
     candidates = np.flatnonzero(is_labelled(store.doc_labels)) if labelled else np.arange(store.n_docs)
-    if labelled and len(candidates) == 0:
-        raise SourceError(
-            f"{store.folder} has no labels: expected a column of labels (--label-column), or a folder for each"
-        )
+    if labelled:
+        check_labelled(store, str(store.folder))
     n_valid = min(MAX_HELD_OUT, max(1, round(fraction * len(candidates))))
     if len(candidates) <= n_valid:
         raise SourceError(

@@ -44,7 +44,7 @@ class Exported:
 def export(model: str | Path, out: str | Path | None = None, *, format: str = "onnx") -> Exported:
     """Write a classifier as `out` (default: MODEL.onnx), and its vocabulary beside it as `.vocab.json`.
 
-    Raises `UlmpipeError` for a language model and where the extra is not installed.
+    Raises `UlmpipeError` for a language model, where the extra is not installed, and before a file of another kind is replaced.
     """
     if format != "onnx":
         raise ConfigError(f"--format {format} is unknown: expected onnx")
@@ -52,6 +52,7 @@ def export(model: str | Path, out: str | Path | None = None, *, format: str = "o
     if not isinstance(pretrained.model, TextClassifier):
         raise UlmpipeError(f"export takes a classifier, and {model} is a {pretrained.kind}: finetune makes one of it")
     path = Path(out) if out is not None else Path(f"{str(model).rstrip('/')}.onnx")
+    _check_older(path)
     written = onnx_model(pretrained).SerializeToString()
     path.parent.mkdir(parents=True, exist_ok=True)
     vocab = path.with_suffix(".vocab.json")
@@ -60,13 +61,37 @@ def export(model: str | Path, out: str | Path | None = None, *, format: str = "o
     return Exported(str(path), str(vocab), round(len(written) / 1e6, 3), OPSET, pretrained.labels)
 
 
-def onnx_model(pretrained: Pretrained) -> "ModelProto":
-    """The graph and, as its metadata, labels, recipe, digest of the vocabulary and how documents were cut."""
+def _check_older(path: Path) -> None:
+    """Raise `UlmpipeError` where `path`, or the vocabulary beside it, is a file that no export has written."""
+    vocab = path.with_suffix(".vocab.json")
+    if path.exists() and not _is_own(path):
+        raise UlmpipeError(f"the output {path} holds something else than an export: choose another -o")
+    if vocab.exists() and not path.exists():
+        raise UlmpipeError(f"the output {vocab} is there without its model: choose another -o, or remove it")
+
+
+def _is_own(path: Path) -> bool:
+    """Whether a file is a graph of ours."""
+    onnx = _onnx()
+    try:
+        return onnx.load(path, load_external_data=False).producer_name == "ulmpipe"
+    except Exception:  # protobuf's, of whatever kind: it is no graph
+        return False
+
+
+def _onnx() -> Any:
     try:
         import onnx
-        from onnx import helper
     except ImportError as err:
         raise UlmpipeError("export needs the package onnx: pip install 'ulmpipe[onnx]'") from err
+    return onnx
+
+
+def onnx_model(pretrained: Pretrained) -> "ModelProto":
+    """The graph and, as its metadata, labels, recipe, digest of the vocabulary and how documents were cut."""
+    onnx = _onnx()
+    from onnx import helper
+
     graph = Graph()
     classifier_nodes(graph, pretrained.model)  # pyright: ignore[reportArgumentType]
     if pretrained.multi_label:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..console import log
 from ..errors import ConfigError, UlmpipeError
 from ..models import TextClassifier
 from ..models.explain import log_odds, own_logits, word_scores
@@ -104,6 +105,10 @@ class Predictor:
 
     def _predict_chunk(self, texts: list[str], explain: bool) -> Iterator[Prediction]:
         vocab, max_tokens = self.pretrained.vocab, self.pretrained.trained["max_tokens"]
+        if n_empty := sum(not text.strip() for text in texts):
+            log(
+                f"note: {n_empty:,} of {len(texts):,} texts {'is' if n_empty == 1 else 'are'} empty, and have a label all the same"
+            )
         docs = self._tokens(texts)
         padded = pad_documents([vocab.encode(doc) for doc in docs], pad_id=vocab.pad_id, max_tokens=max_tokens)
         ids, lengths = (torch.from_numpy(array).to(self.device) for array in padded)

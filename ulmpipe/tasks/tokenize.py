@@ -187,7 +187,7 @@ def tokenize_plan(
         if unknown := found - set(label_order):
             known = ", ".join(label_order) or "none"
             raise SourceError(
-                f"found labels {', '.join(sorted(unknown)[:5])}, which the training set has not: it has {known}"
+                f"found labels {', '.join(sorted(unknown)[:5])}, which the training set has not: it has {known}. Give those, or leave these documents out"
             )
         shards = _number_units(stage, len(records), label_order, config)
         manifest = _make_manifest(

@@ -27,6 +27,8 @@ def verify(folder: str | Path) -> Verified:
     Raises `StoreError` that names the first file that is missing, truncated or altered.
     """
     folder = Path(folder)
+    if not folder.exists():
+        raise StoreError(f"{folder} does not exist, expected a {TOKEN_STORE} or a model folder: check the spelling")
     kind = manifest_kind(folder) if (folder / MANIFEST).exists() else TOKEN_STORE
     if kind == TOKEN_STORE:
         store = TokenStore(folder)
