@@ -9,6 +9,7 @@ of `bench/train_lm.py` tell. A classifier's batches are never alike, and what on
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 # malloc.h
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX, M_ARENA_MAX = -1, -2, -4, -8
 TOP_PAD_BYTES = 64 << 20
-EVERY_BATCHES = 8
+GROWTH = 2  # times what a batch needs: with less there is no rest to reuse
 
 
 @cache
@@ -44,22 +45,36 @@ def keep_freed_memory() -> bool:
 
 
 class GiveBackMemory(Callback):
-    """Give the pages of all freed memory back to the system every `EVERY_BATCHES` batches, training or validation.
+    """Give the pages of all freed memory back to the system once they are `GROWTH` times what one batch needs.
 
-    The next batch asks for its own again: the less often, the less of its time.
+    What a batch needs is seen at the first one after each time, which asks for all its pages again. A classifier of 2 x 600 on
+    IMDB came to 11.9 GB without this, and to 7.8 GB giving back every 16 batches; of 4,000 of its reviews, 40 batches came to
+    3.1 GB so, giving back every sixth one in 0.15 s, and a batch took 3.4 s.
     """
 
     order = 2000  # last: the others have let go of what they held
 
     def __init__(self) -> None:
-        self.n_batches = 0
+        self.base = self.needed = 0  # bytes of the process when it had just given back; that a batch has added to them
+        self.is_first = False
 
     def cleanup_batch(self, learn: Learner) -> None:
-        """Count, and give back."""
-        self.n_batches += 1
-        is_time = self.n_batches % EVERY_BATCHES == 0 and learn.device.type == "cpu"
-        if is_time and (malloc_trim := _glibc("malloc_trim")):
+        """Look how large the process is, and give back."""
+        malloc_trim = _glibc("malloc_trim")
+        if malloc_trim is None or learn.device.type != "cpu":
+            return
+        added = resident_bytes() - self.base
+        if self.is_first:
+            self.needed, self.is_first = max(self.needed, added), False
+        elif added > GROWTH * self.needed:
             malloc_trim(0)
+            self.base, self.is_first = resident_bytes(), True
+
+
+def resident_bytes() -> int:
+    """Memory of this process that is there, on Linux."""
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _glibc(name: str) -> Any:
