@@ -32,7 +32,10 @@ ACCURACY = {  # by stage: command, folder that it trains into
         f"finetune imdb --stage lm --from en-small -o {{out}}/imdb {IMDB} --drop-mult 0.1 --max-steps 2800",
         "imdb/lm",
     ),
-    "classifier": (f"finetune imdb --stage classifier -o {{out}}/imdb {IMDB} --max-tokens 600 --epochs 1", "imdb"),
+    "classifier": (
+        f"finetune imdb --stage classifier -o {{out}}/imdb {IMDB} --max-tokens 600 --epochs 1 --classifier-drop-mult 0.2",
+        "imdb",
+    ),
     "evaluate": ("evaluate {out}/imdb $ULMPIPE_DATA/imdb/test.parquet", None),
 }
 
