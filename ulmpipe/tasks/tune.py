@@ -21,7 +21,7 @@ from .phases import language_model_learner, seed_everything, train_phases
 LM_LR_WORDS, LM_LR = 2e-2, 5e-3  # highest rates of the two phases; the first moves embeddings and decoder only
 WORDS_STEPS = 300  # of the first phase, at most; and of --max-steps no more than one part in `WORDS_SHARE`
 WORDS_SHARE = 5
-# Of 1,000 reviews (260,000 tokens) a second epoch after that of the words won 0.01 of the loss; of 120 short ones (9,000 tokens)
+# Of 1,000 reviews (260,000 tokens) a second epoch after that of the words won 0.03 of the loss; of 120 short ones (9,000 tokens)
 # a third one lost some, and the eighth had lost 0.4.
 LM_TOKENS, MAX_LM_EPOCHS = 300_000, 2
 LM_TASK = "finetune, stage lm"
