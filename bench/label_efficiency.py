@@ -52,7 +52,7 @@ def labelled_rows(
     In the store of `imdb` they are its first documents, in the same order; texts without a label come after them, and
     change nothing of what is held out or chosen.
     """
-    store: Any = SimpleNamespace(doc_labels=doc_labels, n_docs=len(doc_labels))
+    store: Any = SimpleNamespace(folder="imdb", doc_labels=doc_labels, n_docs=len(doc_labels))
     train, _ = hold_out(store, fraction=fraction, seed=seed, labelled=True)
     return choose_labelled(doc_labels, train, n_labels, seed)
 

@@ -104,7 +104,7 @@ class FinetuneConfig(TrainConfig, TokenizeConfig):
     stage: str = option("all", "what to train", choices=("all", "lm", "classifier"))
     n_labels: int | None = option(None, "use only so many labels, chosen by --seed", bound="more than 0")
     size: str = option("small", "model where there is none to start from", choices=("tiny", "small", "medium", "base"))
-    lm_epochs: int | None = option(None, "epochs of the whole language model, after 300 steps at most of its embeddings; 0: it is not tuned; default: by the size of the corpus, 8 to 1", bound="0 or more")  # fmt: skip
+    lm_epochs: int | None = option(None, "epochs of the whole language model, after 300 steps at most of its embeddings; 0: it is not tuned; default: by the size of the corpus, 2 or 1", bound="0 or more")  # fmt: skip
     epochs: int | None = option(None, "epochs of the whole classifier, after its layers were unfrozen one by one; default: by how many documents it learns from, 8 to 1", bound="0 or more")  # fmt: skip
     classifier_lr: float = option(
         2e-3, "highest learning rate of the classifier's head, while it learns alone", bound="more than 0"

@@ -237,7 +237,7 @@ def hold_out(store: TokenStore, *, fraction: float, seed: int, labelled: bool) -
     With `labelled` the valid ones are drawn from those that have a label. Raises `SourceError` where there are too few.
     """
     candidates = np.flatnonzero(is_labelled(store.doc_labels)) if labelled else np.arange(store.n_docs)
-    if len(candidates) == 0 and labelled:
+    if labelled:
         check_labelled(store, str(store.folder))
     n_valid = min(MAX_HELD_OUT, max(1, round(fraction * len(candidates))))
     if len(candidates) <= n_valid:

@@ -32,7 +32,7 @@ from ..train import (
 )
 from ..train.device import pick_device
 from ..train.multi_label import answer_counts, answer_f1, answer_f1_macro, answer_f1_micro, binary_cross_entropy
-from .corpus import check_same_vocab, check_several, numbered_store, recipe_options
+from .corpus import check_labelled, check_same_vocab, check_several, numbered_store, recipe_options
 from .model_folder import CLASSIFIER, Pretrained
 from .phases import language_model_loss
 from .tokenize import plan_source, source_name
@@ -137,10 +137,8 @@ def _evaluate_classifier(pretrained: Pretrained, store: TokenStore, source: str)
         raise SourceError(
             f"{source} has labels {', '.join(store.labels)}, the model knows {', '.join(pretrained.labels)}"
         )
-    labelled = is_labelled(store.doc_labels).nonzero()[0]
-    if len(labelled) == 0:
-        raise SourceError(f"{source} has no labels: expected a column of labels (--label-column), or a folder for each")
-    pred, target = _classify(pretrained, store, labelled)
+    check_labelled(store, source)
+    pred, target = _classify(pretrained, store, is_labelled(store.doc_labels).nonzero()[0])
     if pretrained.multi_label:
         return _evaluate_answers(pretrained, pred, target, len(store.manifest["quarantined"]))
     confusion = confusion_matrix(pred.argmax(-1), target, len(pretrained.labels))
