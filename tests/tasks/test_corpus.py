@@ -57,6 +57,16 @@ def test_hold_out_draws_labelled_documents_only():
     assert set(range(30)) <= set(train)
 
 
+@pytest.mark.parametrize(("n_of_a", "n_of_b", "fraction"), [(95, 5, 0.2), (190, 10, 0.1), (7, 3, 0.5), (60, 1, 0.05)])
+def test_hold_out_takes_of_every_class_its_share(n_of_a: int, n_of_b: int, fraction: float):
+    labels = [0] * n_of_a + [1] * n_of_b
+    for seed in range(20):
+        _, valid = split(labels, fraction=fraction, seed=seed)
+        n_held_out = [sum(labels[i] == label for i in valid) for label in (0, 1)]
+        assert len(set(valid)) == sum(n_held_out) == round(fraction * len(labels))
+        assert all(abs(n - fraction * labels.count(label)) < 1 for label, n in enumerate(n_held_out))
+
+
 def test_hold_out_is_bounded():
     _, valid = split([0] * 10 * MAX_HELD_OUT, fraction=0.9)
     assert len(valid) == MAX_HELD_OUT

@@ -24,7 +24,7 @@ from ..text.source import Plan, join_plans, plan_files, without_labels
 from ..text.store import TokenStore, is_store
 from ..text.tokenizer import TokenizerRecipe
 from ..text.vocab import Vocab
-from .labels import check_classes, hint_separator
+from .labels import check_classes, hint_separator, in_proportion, strata
 from .tokenize import columns_of, plan_source, source_name, store_fingerprint, tokenize_plan
 
 DECIDES_IDS = ("lang", "rules", "vocab", "max_vocab", "min_freq")
@@ -234,7 +234,8 @@ def check_same_recipe(store: TokenStore, recipe: dict[str, Any], what: str) -> N
 def hold_out(store: TokenStore, *, fraction: float, seed: int, labelled: bool) -> tuple[IntArray, IntArray]:
     """Split documents by chance into (train, valid), a pure function of the store and the seed.
 
-    With `labelled` the valid ones are drawn from those that have a label. Raises `SourceError` where there are too few.
+    With `labelled` the valid ones are drawn from those that have a label, each class by its share of them. Raises
+    `SourceError` where there are too few.
     """
     candidates = np.flatnonzero(is_labelled(store.doc_labels)) if labelled else np.arange(store.n_docs)
     if labelled:
@@ -244,7 +245,8 @@ def hold_out(store: TokenStore, *, fraction: float, seed: int, labelled: bool) -
         raise SourceError(
             f"{len(candidates)} documents are too few to hold out {n_valid}: give more, or --valid SOURCE"
         )
-    valid = np.sort(np.random.default_rng(seed).permutation(candidates)[:n_valid])
+    classes = strata(store.doc_labels[candidates]) if labelled else np.zeros(len(candidates), np.int64)
+    valid = in_proportion(candidates, classes, n_valid, seed)
     return np.setdiff1d(np.arange(store.n_docs), valid), valid
 
 

@@ -113,6 +113,15 @@ def deal(documents: IntArray, classes: IntArray, seed: int) -> IntArray:
     return documents[order[np.argsort(rank, kind="stable")]]
 
 
+def in_proportion(documents: IntArray, classes: IntArray, n: int, seed: int) -> IntArray:
+    """`n` of the documents by chance, each class by its share of them, to within one document; a function of the seed.
+
+    documents: (N,) their numbers, classes: (N,) the class of each. Returns (n,) numbers, rising.
+    """
+    by_class = _class_by_class(documents, classes, seed)
+    return np.sort(by_class[(2 * np.arange(n) + 1) * len(documents) // (2 * n)])  # evenly far from each other
+
+
 def fold_parts(documents: IntArray, classes: IntArray, n_folds: int, seed: int) -> list[IntArray]:
     """Cut documents into parts by chance, each class spread over them as evenly as can be; a function of the seed.
 
@@ -123,9 +132,14 @@ def fold_parts(documents: IntArray, classes: IntArray, n_folds: int, seed: int) 
         raise SourceError(
             f"--folds {n_folds}: expected at most {len(documents) // 2}, two of the {len(documents)} labelled documents a fold"
         )
-    order = np.random.default_rng(seed).permutation(len(documents))
-    by_class = documents[order[np.argsort(classes[order], kind="stable")]]
+    by_class = _class_by_class(documents, classes, seed)
     return [np.sort(by_class[k::n_folds]) for k in range(n_folds)]
+
+
+def _class_by_class(documents: IntArray, classes: IntArray, seed: int) -> IntArray:
+    """Documents shuffled within each class, one class after the other."""
+    order = np.random.default_rng(seed).permutation(len(documents))
+    return documents[order[np.argsort(classes[order], kind="stable")]]
 
 
 def class_counts(doc_labels: NDArray[Any], n_classes: int) -> IntArray:
