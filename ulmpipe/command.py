@@ -19,7 +19,7 @@ import typer
 
 from .console import log
 from .errors import FAILED, QUARANTINED, TERMINATED, UlmpipeError
-from .options import flag_name
+from .options import flag_name, make_config
 
 # Of this process among those that torchrun started; a scheduler may leave a RANK where there is one process.
 RANK = int(os.environ.get("RANK", "0")) if os.environ.get("WORLD_SIZE", "1") != "1" else 0
@@ -42,6 +42,7 @@ def with_options(kind: type) -> Callable[[Callable[..., None]], Callable[..., No
 
         def run(**given: Any) -> None:
             options = {name: given.pop(name) for name in names}
+            make_config(kind, options)  # refused here, before the seconds that a command takes to be imported
             command(**given, options=options)
 
         run.__name__, run.__doc__ = command.__name__, command.__doc__

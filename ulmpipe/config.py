@@ -13,6 +13,7 @@ The only place where defaults stand. Functions below the tasks take flat argumen
 
 from dataclasses import dataclass
 
+from .errors import ConfigError
 from .options import option
 
 
@@ -151,6 +152,17 @@ class FinetuneConfig(TrainConfig, TokenizeConfig):
         False,
         "with --multi-label: choose for each label the probability from which it is given, by validation documents",
     )
+
+    def __post_init__(self) -> None:
+        """Raise `ConfigError` for options that do not go together."""
+        if self.multi_label and self.label_smoothing:
+            raise ConfigError("--label-smoothing is for one label a document, expected none with --multi-label")
+        if self.tune_thresholds and not self.multi_label:
+            raise ConfigError("--tune-thresholds is for several labels a document: add --multi-label, or leave it out")
+        if self.folds is not None and self.valid is not None:
+            raise ConfigError(
+                "--folds judges by parts of SOURCE, expected no --valid: evaluate says how good the model is on it"
+            )
 
 
 @dataclass(frozen=True)

@@ -189,14 +189,6 @@ def _check(config: FinetuneConfig, out: Path) -> None:
     _check_own_language_model(out / LM_FOLDER)
     check_machine(config)
     check_resume(config.resume and not folds_begun(out), out, out / LM_FOLDER)
-    if config.multi_label and config.label_smoothing:
-        raise ConfigError("--label-smoothing is for one label a document, expected none with --multi-label")
-    if config.tune_thresholds and not config.multi_label:
-        raise ConfigError("--tune-thresholds is for several labels a document: add --multi-label, or leave it out")
-    if config.folds is not None and config.valid is not None:
-        raise ConfigError(
-            "--folds judges by parts of SOURCE, expected no --valid: evaluate says how good the model is on it"
-        )
 
 
 def _choose(corpus: Corpus, config: FinetuneConfig) -> IntArray:
