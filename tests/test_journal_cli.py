@@ -52,7 +52,7 @@ def test_show_says_all(path: Path):
     out = run("show", 1).stdout
     assert "task:         finetune\n" in out and "  epochs               2\n" in out and "neg, pos" in out
     assert "  phase  epoch  valid_loss\n  head   0      0.6\n  head   1      0.5\n" in out
-    assert "lr  " not in out and "error" not in out
+    assert "lr  " not in out and "\nerror:" not in out
     assert "note:         a note" in out and "\n              and has two lines\n" in out
     assert "error:        the loss exploded\n" in run("show", 2).stdout
 

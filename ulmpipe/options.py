@@ -53,10 +53,10 @@ def _bad_value(option: Field[Any], value: Any) -> str:
         return f"{flag} is {value!r}, expected {getattr(option.type, '__name__', option.type)}"
     if isinstance(value, float) and not math.isfinite(value):
         return f"{flag} is {value}, expected a finite number"
-    if choices := option.metadata["choices"]:
-        return "" if value in choices else f"{flag} is {value!r}, expected one of {', '.join(choices)}"
     if value is None:
         return ""
+    if choices := option.metadata["choices"]:
+        return "" if value in choices else f"{flag} is {value!r}, expected one of {', '.join(choices)}"
     bound = option.metadata["bound"]
     if bound and not BOUNDS[bound](value):
         return f"{flag} is {value}, expected {bound}"

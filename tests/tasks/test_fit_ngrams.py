@@ -198,7 +198,7 @@ def test_a_fold_learns_nothing_from_what_judges_it(trained: Trained, tmp_path: P
     finetune(trained.train, tmp_path / "clf", from_model=str(trained.lm), **TINY_CLASSIFIER, folds=2, n_labels=40)
     (first, others), (second, _), (everything, _) = read
     assert first | second == everything and not first & second and len(everything) == 40
-    assert not others & second and len(others) == 200 - 40
+    assert not others & everything and len(others) >= 180 - 40  # of 200 a tenth is held out, for the language model
 
 
 def test_too_many_classes_for_a_table_are_left_to_the_network(
