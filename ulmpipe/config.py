@@ -122,7 +122,7 @@ class FinetuneConfig(TrainConfig, TokenizeConfig):
     )
     self_training: bool = option(
         True,
-        "with up to 5,000 labels, and as many texts without one, learn from those too whose labels their words guess most surely",
+        "with up to 5,000 labels, and as many texts without one, let the words learn from those too whose labels they guess most surely",
     )
     # The network alone is better with less (of 4,000 reviews read once right on 0.874 of 1,200 others at 0.2, on 0.868 at 0.5), but
     # surer than it should be, and no better beside the n-grams: of all of IMDB right on 0.9237 of the test reviews at 0.2, on

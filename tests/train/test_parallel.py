@@ -139,7 +139,6 @@ def functions(rank: int, out: Path) -> dict[str, Any]:
         "summed": parallel.summed(rank + 1, 0.25),
         "largest": parallel.largest(15 if rank == 1 else 0),
         "gathered": [t.tolist() for t in parallel.gathered(torch.full((2,), rank))],
-        "of first": parallel.of_first(torch.arange(2 + rank) + 5).tolist(),
         "rows": parallel.my_rows(torch.arange(6)).tolist(),
         "columns": parallel.my_rows(torch.arange(6).view(1, 6), dim=1).tolist(),
     }
@@ -241,7 +240,6 @@ def test_numbers_and_tensors_of_all(found: list[dict[str, Any]]):
     assert [one["summed"] for one in found] == [[3.0, 0.5]] * 2
     assert [one["largest"] for one in found] == [15.0] * 2
     assert [one["gathered"] for one in found] == [[[0, 0], [1, 1]]] * 2
-    assert [one["of first"] for one in found] == [[5, 6]] * 2
     assert [one["rows"] for one in found] == [[0, 1, 2], [3, 4, 5]]
     assert [one["columns"] for one in found] == [[[0, 1, 2]], [[3, 4, 5]]]
     assert [one["quiet"] for one in found] == [False, True]
@@ -345,7 +343,6 @@ def test_one_process_is_all_there_is():
         assert parallel.summed(1.5, 2) == [1.5, 2] and parallel.largest(3) == 3
         t = torch.arange(6).view(2, 3)
         assert same({"t": parallel.gathered(t)[0]}, {"t": t}) and len(parallel.gathered(t)) == 1
-        assert same({"t": parallel.of_first(t)}, {"t": t})
         assert torch.equal(parallel.my_rows(t), t) and torch.equal(parallel.my_rows(t, dim=1), t)
         parallel.barrier()
         parallel.check_batch_size(7)

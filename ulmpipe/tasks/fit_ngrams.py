@@ -1,11 +1,12 @@
-"""The n-grams of a classifier, fitted before its network is trained: documents and labels -> a table, and guessed labels.
+"""The n-grams of a classifier, fitted before its network is trained: documents and labels -> a table.
 
     chosen documents -> n-grams (models/ngrams.py) -> regression (train/logistic.py) -> table
                      -> the same on all parts but one, each part in turn           -> how good it is where it has not learned
 
 How hard the regression is pulled to zero, and its scale, are chosen by the parts held out. Where labels are few and texts
-without one many, it reads those of which it is surest as if they had one (self-training), and so does the network, if that
-helps on those parts. Trained on what the n-grams leave to learn, instead of alone, the network was worse by a point.
+without one many, it reads those of which it is surest as if they had one (self-training), if that helps on those parts. The
+network learns from the given labels alone: with the guesses too it was worse (of 500 labelled reviews right on 0.809 of the test
+reviews, 0.830 without), and worse by a point on what the n-grams leave to learn.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -44,14 +45,12 @@ SELF_STRENGTH, TRUE_WEIGHT = 10.0, 3.0  # a given label weighs as much as so man
 
 @dataclass(frozen=True)
 class FittedNGrams:
-    """A table for `NGramScores`, how it judges what it has not learned from, and labels it guesses for the network."""
+    """A table for `NGramScores`, and how it judges what it has not learned from."""
 
     n_buckets: int
     table: Tensor  # (vocab_size + n_buckets, C + 1) float32
     bias: Tensor  # (C,)
     held_out: Tensor  # logits (n, C) of the chosen documents, each from a fit that has not seen its label
-    guessed: IntArray  # (k,) documents without a label whose class was guessed
-    guesses: IntArray  # (k,) these classes
 
 
 @dataclass(frozen=True)
@@ -94,11 +93,10 @@ def fit_ngrams(
     max_tokens: int,
     seed: int,
     unlabelled: IntArray,
-    n_guesses: int = 0,
     class_weights: Tensor | None = None,
     label_smoothing: float = 0.0,
 ) -> FittedNGrams:
-    """Fit the table on the documents `chosen` (n,); `unlabelled` (m,) may be guessed, `n_guesses` of them for the network.
+    """Fit the table on the documents `chosen` (n,); the labels of `unlabelled` (m,) may be guessed.
 
     Both are numbers in `docs`, int64. `class_weights`: (C,) of the documents by their class, or of several labels (2, C), of
     each class's no and yes, float32. `label_smoothing` as in train/losses.py. Of very many documents some are taken by the seed.
@@ -115,22 +113,18 @@ def fit_ngrams(
     rows = read_rows(docs, np.concatenate([chosen, others]), pad_id=pad_id, max_tokens=max_tokens, shape=shape)
     bags, kept = keep_frequent(*rows, vocab_size + n_buckets)
     fits = _Fits(bags, _targets(labels, n_classes, label_smoothing), labels.ndim == 2, class_weights)
-    found, fit, guesses_help = _best_fit(fits, parts, n_others=len(others))
+    found, fit = _best_fit(fits, parts, n_others=len(others))
     weight, bias = fit(np.arange(len(chosen)))
-    guessed = guesses = np.empty(0, np.int64)
-    if guesses_help and n_guesses > 0:
-        places, guesses = fits.surest(weight, bias, min(n_guesses, int(SHARES[-1] * len(others))))
-        guessed = others[places]
     table = torch.zeros(vocab_size + n_buckets, n_classes + 1)
     rareness = torch.from_numpy(bags.lengths)[:, None]  # (F, 1)
     table[torch.from_numpy(kept)] = torch.cat([found.scale * rareness * weight, rareness.square()], dim=1)
-    return FittedNGrams(n_buckets, table, found.scale * bias, found.logits, guessed, guesses)
+    return FittedNGrams(n_buckets, table, found.scale * bias, found.logits)
 
 
 def _best_fit(
     fits: "_Fits", parts: Sequence[IntArray], *, n_others: int
-) -> tuple["_HeldOut", Callable[[IntArray], tuple[Tensor, Tensor]], bool]:
-    """What does best on the parts held out: its logits there, how to fit it, and whether it is with guesses. Says so."""
+) -> tuple["_HeldOut", Callable[[IntArray], tuple[Tensor, Tensor]]]:
+    """What does best on the parts held out: its logits there, and how to fit it, with guesses or without. Says so."""
     held_out = {strength: fits.held_out(partial(fits.on, strength=strength), parts) for strength in STRENGTHS}
     strength = min(STRENGTHS, key=lambda strength: held_out[strength].loss)
     alone, told = held_out[strength], ""
@@ -143,7 +137,7 @@ def _best_fit(
             found, fit = with_guesses, guessing
     if parts:
         log(f"words and pairs of words alone: held-out accuracy {fits.accuracy(alone.logits):.3f} of {len(fits.target):,} labelled documents{told}")  # fmt: skip
-    return found, fit, found is not alone
+    return found, fit
 
 
 # ---- n-grams --------------------------------------------------------------------------------------------------------

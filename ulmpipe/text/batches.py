@@ -6,7 +6,6 @@ Moving to a device is the Learner's.
 """
 
 from collections.abc import Iterator, Sequence
-from copy import copy
 from typing import Any
 
 import numpy as np
@@ -44,13 +43,6 @@ class Docs:
     def from_store(cls, store: TokenStore) -> "Docs":
         """All documents of a store, mapped."""
         return cls([s.ids for s in store.segments], [s.offsets for s in store.segments], store.doc_labels)
-
-    def with_labels(self, which: IntArray, labels: IntArray) -> "Docs":
-        """The same documents with other labels for `which`; those of this one stay."""
-        docs = copy(self)
-        docs.labels = self.labels.copy()
-        docs.labels[which] = labels
-        return docs
 
     @classmethod
     def from_ids(cls, docs: Sequence[Sequence[int]], labels: Sequence[int] | None = None) -> "Docs":

@@ -112,18 +112,6 @@ def gathered(tensor: Tensor) -> list[Tensor]:
     return tensors
 
 
-def of_first(tensor: Tensor) -> Tensor:
-    """Return the tensor of the first process, on the CPU; the others' are of the same dtype and number of axes."""
-    tensor = tensor.detach().cpu().contiguous()
-    if not dist.is_initialized():
-        return tensor
-    shape = torch.tensor(tensor.shape)
-    dist.broadcast(shape, src=0)
-    tensor = tensor if is_first() else tensor.new_empty(shape.tolist())
-    dist.broadcast(tensor, src=0)
-    return tensor
-
-
 def my_rows(tensor: Tensor, dim: int = 0) -> Tensor:
     """Return this process's part of a tensor along `dim`; the parts are equal, and in the order of the ranks."""
     which, of = part()
