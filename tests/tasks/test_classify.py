@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from ulmpipe.config import FinetuneConfig
 from ulmpipe.models import CLASSIFIER_DROPOUTS, TextClassifier, scaled_dropouts
 from ulmpipe.models.transfer import load_encoder
-from ulmpipe.tasks.classify import FEW_SMOOTHING, classifier_phases, measure_features, training_loss
+from ulmpipe.tasks.classify import classifier_phases, measure_features, training_loss
 from ulmpipe.tasks.corpus import Corpus
 from ulmpipe.tasks.finetune import finetune
 from ulmpipe.tasks.model_folder import Pretrained
@@ -60,8 +60,8 @@ def test_uneven_classes_are_weighed_and_scored(tmp_path: Path, trained: Trained,
 
 def test_training_loss_is_there_when_it_is_asked_for():
     labels = np.array([0, 0, 0, 1])
-    assert training_loss(FinetuneConfig(label_smoothing=0.0), labels, 2) == []
-    (comp,) = training_loss(FinetuneConfig(class_weights="balanced", label_smoothing=0.0), labels, 2)
+    assert training_loss(FinetuneConfig(), labels, 2) == []
+    (comp,) = training_loss(FinetuneConfig(class_weights="balanced"), labels, 2)
     pred, target = torch.tensor([[0.0, 1.0], [0.0, 1.0]]), torch.tensor([0, 1])
     ref = F.cross_entropy(pred, target, reduction="none") @ torch.tensor([2 / 3, 2.0]) / 2
     assert comp.loss_fn(pred, target).item() == pytest.approx(ref.item())
@@ -71,18 +71,6 @@ def test_smoothed_labels_are_those_of_pytorch():
     (comp,) = training_loss(FinetuneConfig(label_smoothing=0.2), np.array([0, 1]), 2)
     pred, target = torch.tensor([[3.0, 1.0], [0.5, 1.0]]), torch.tensor([0, 1])
     assert comp.loss_fn(pred, target).item() == pytest.approx(F.cross_entropy(pred, target, label_smoothing=0.2).item())
-
-
-@pytest.mark.parametrize(("n_docs", "expected"), [(2, FEW_SMOOTHING), (999, FEW_SMOOTHING), (1000, None)])
-def test_few_labels_are_smoothed_unless_it_is_said_otherwise(n_docs: int, expected: float | None):
-    pred, target = torch.tensor([[3.0, 1.0], [0.5, 1.0]]), torch.tensor([0, 1])
-    found = training_loss(FinetuneConfig(), np.arange(n_docs) % 2, 2)
-    assert (not found) == (expected is None) and training_loss(
-        FinetuneConfig(label_smoothing=0.0), np.array([0, 1]), 2
-    ) == []
-    for comp in found:
-        assert comp.loss_fn(pred, target) == pytest.approx(F.cross_entropy(pred, target, label_smoothing=expected or 0))
-    assert training_loss(FinetuneConfig(multi_label=True), np.zeros((n_docs, 2), np.int8), 2) == []
 
 
 def test_smoothed_labels_make_a_classifier_less_sure(tmp_path: Path, trained: Trained):
