@@ -48,7 +48,7 @@ from ..train.parallel import is_first, part
 from ..train.precision import DTYPES
 from .corpus import Corpus
 from .fit_ngrams import FittedNGrams, fit_ngrams
-from .labels import FEW_LABELLED, class_counts, compare_with_chance, say_how_sure, shortened, warn_of_rare_classes
+from .labels import class_counts, compare_with_chance, say_how_sure, shortened, warn_of_rare_classes
 from .model_folder import CLASSIFIER, Pretrained
 from .phases import MIN_STEPS, common_callbacks, precision_of, seed_everything, train_phases
 
@@ -56,9 +56,6 @@ MEASURED = 2000  # documents that mean and spread of the features are measured o
 # What the whole classifier reads by default, of few documents again and again: so many of them, but each so often at most. Of
 # 2,000 labelled reviews, on a language model of IMDB, it was right on 0.877 of the test reviews after 6 epochs, on 0.863 after 2.
 READ_DOCS = ((8000, 4), (3000, 8))
-# Label smoothing where labels are few: the network learns them by heart. Of 100 reviews, the loss on 500 others was 0.38 and 0.46
-# with it, 0.80 and 0.76 without (two seeds); as many were right on average.
-FEW_SMOOTHING = 0.2
 MAX_WORD_TABLE = 1 << 25  # numbers, 134 MB: what the words of the vocabulary say for each class
 
 
@@ -173,7 +170,7 @@ def fitted_ngrams(corpus: Corpus, chosen: IntArray, config: FinetuneConfig) -> F
         seed=config.seed,
         unlabelled=np.setdiff1d(corpus.train, chosen) if config.self_training else np.empty(0, np.int64),
         class_weights=balanced_weights(config, store.doc_labels[chosen], len(store.labels)),
-        label_smoothing=config.label_smoothing or 0.0,
+        label_smoothing=config.label_smoothing,
     )
 
 
@@ -228,21 +225,18 @@ def classifier_learner(model: TextClassifier, corpus: Corpus, chosen: IntArray, 
 
 
 def training_loss(config: FinetuneConfig, doc_labels: NDArray[Any], n_classes: int) -> list[TrainingLoss]:
-    """What is back-propagated instead of the plain cross entropy, where an option asks for it, or one label each is of few.
+    """What is back-propagated instead of the plain cross entropy, where an option asks for it.
 
     doc_labels: (n,), or (n, C) of several, of the documents that are learned from.
     """
     weights = balanced_weights(config, doc_labels, n_classes)
-    label_smoothing = config.label_smoothing
-    if label_smoothing is None:
-        label_smoothing = FEW_SMOOTHING if len(doc_labels) < FEW_LABELLED and not config.multi_label else 0.0
-    if weights is None and label_smoothing == 0:
+    if weights is None and config.label_smoothing == 0:
         return []
     if weights is not None:
         weights = weights.to(pick_device(config.device))
     if config.multi_label:
         return [TrainingLoss(partial(binary_cross_entropy, weights=weights))]
-    return [TrainingLoss(partial(weighted_cross_entropy, weights=weights, label_smoothing=label_smoothing))]
+    return [TrainingLoss(partial(weighted_cross_entropy, weights=weights, label_smoothing=config.label_smoothing))]
 
 
 def tuned_thresholds(learn: Learner, batch_size: int) -> list[float]:
