@@ -56,6 +56,7 @@ MEASURED = 2000  # documents that mean and spread of the features are measured o
 # What the whole classifier reads by default, of few documents again and again: so many of them, but each so often at most. Of
 # 2,000 labelled reviews, on a language model of IMDB, it was right on 0.877 of the test reviews after 6 epochs, on 0.863 after 2.
 READ_DOCS = ((8000, 4), (3000, 8))
+# Labels are not smoothed by default, few ones neither: of 100 and 500 reviews the loss was lower with 0.2, and two points fewer right.
 MAX_WORD_TABLE = 1 << 25  # numbers, 134 MB: what the words of the vocabulary say for each class
 
 
