@@ -55,7 +55,7 @@ from .phases import MIN_STEPS, common_callbacks, precision_of, seed_everything, 
 MEASURED = 2000  # documents that mean and spread of the features are measured on, at most
 # What the whole classifier reads by default, of few documents again and again: so many of them, and each so often at most. Of
 # 2,000 labelled reviews, on a language model of IMDB, it was right on 0.877 of the test reviews after 6 epochs, on 0.872 after 4, on
-# 0.863 after 2. A thousand are read less often: 3 epochs were as good as 4 (0.849 and 0.847, two seeds), and minutes count there.
+# 0.863 after 2. A thousand are read less often: 3 epochs were as good as 4 (0.847, two seeds), and minutes count there.
 READ_OF_FEW, READ_OF_MORE = (3000, 8), (8000, 4)
 # Labels are not smoothed by default, few ones neither: of 100 and 500 reviews the loss was lower with 0.2, and two points fewer right.
 MAX_WORD_TABLE = 1 << 25  # numbers, 134 MB: what the words of the vocabulary say for each class
