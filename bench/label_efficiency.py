@@ -78,6 +78,7 @@ def measure(name: str, args: argparse.Namespace, doc_labels: IntArray) -> None:
     for n_labels, seed in asked(args.labels, args.seeds):
         rows = labelled_rows(doc_labels, n_labels, seed, args.valid_fraction)
         key = {"method": name, "n_labels": len(rows), "seed": seed}
+        given = {"language_model": model, "test": args.test.name}
         if name == "ulmpipe":
             words = f"--n-labels {n_labels} " * (n_labels is not None)
             words += f"--seed {seed} --valid-fraction {args.valid_fraction:g} {args.options}".strip()
@@ -86,7 +87,7 @@ def measure(name: str, args: argparse.Namespace, doc_labels: IntArray) -> None:
         else:
             command = baseline_command(name, args.test)
             measure_it = partial(baseline, command, rows, args.work)
-        if found := record.measure_once(NAME, key, {"command": command, "language_model": model}, measure_it):
+        if found := record.measure_once(NAME, key, {"command": command, **given}, measure_it):
             log(f"{name}, {len(rows):,} labels, seed {seed}: {found['accuracy']:.4f}")
 
 
@@ -152,7 +153,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=SEEDS, help=f"for {SEEDED:,} labels or fewer; one for more")
     parser.add_argument("--options", default="", help="further options of finetune, in one string")
     parser.add_argument("--valid-fraction", type=float, default=0.02, help="reviews with a label that are held out")
-    parser.add_argument("--n-test", type=int, default=2500, help="reviews that all three are tested on")
+    parser.add_argument("--n-test", type=int, default=5000, help="reviews that all three are tested on")
     parser.add_argument("--work", type=Path, default=Path("models/bench"), help="for classifiers, tokens, embeddings")
     parser.add_argument("--part", nargs="+", choices=(*COLOURS, "plot"), default=(*COLOURS, "plot"))
     args = parser.parse_args()

@@ -57,7 +57,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--options", default="", help="further options of finetune, in one string")
-    parser.add_argument("--n-test", type=int, default=2500, help="reviews that all are tested on")
+    parser.add_argument("--n-test", type=int, default=5000, help="reviews that all are tested on")
     parser.add_argument("--work", type=Path, default=Path("models/bench"), help="for models, tokens, embeddings")
     args = parser.parse_args()
     record.where()
@@ -75,7 +75,7 @@ def main() -> None:
             else:
                 command = baseline_command(method, args.test)
                 measure = partial(baseline, command, rows, args.work)
-            given = {"command": command, "language_model": start}
+            given = {"command": command, "language_model": start, "test": args.test.name}
             if found := record.measure_once(NAME, {"method": method, "seed": seed}, given, measure):
                 log(f"{method}, seed {seed}: {found['accuracy']:.4f} after {found['train_s']:.0f} s")
 
