@@ -16,7 +16,6 @@ import os
 import sys
 import time
 from pathlib import Path
-from pathlib import Path
 
 if __name__ == "__main__":
     sys.path.pop(0)  # bench/: nothing of it is for this environment
