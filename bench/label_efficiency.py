@@ -52,7 +52,7 @@ def labelled_rows(
     In the store of `imdb` they are its first documents, in the same order; texts without a label come after them, and
     change nothing of what is held out or chosen.
     """
-    store: Any = SimpleNamespace(folder="imdb", doc_labels=doc_labels, n_docs=len(doc_labels))
+    store: Any = SimpleNamespace(doc_labels=doc_labels, n_docs=len(doc_labels))
     train, _ = hold_out(store, fraction=fraction, seed=seed, labelled=True)
     return choose_labelled(doc_labels, train, n_labels, seed)
 
@@ -63,13 +63,6 @@ def asked(labels: Sequence[str], n_seeds: int) -> Iterator[tuple[int | None, int
         n_labels = None if text == "all" else int(text)
         for seed in range(n_seeds if n_labels is not None and n_labels <= SEEDED else 1):
             yield n_labels, seed
-
-
-def measure_ulmpipe(words: str, n_labels: int, seed: int, args: argparse.Namespace) -> dict[str, Any]:
-    """One classifier, of the same labelled reviews as the baselines."""
-    found = classify(args.lm, words, args.work / f"classifier-{n_labels}-{seed}", args.test)
-    assert found["n_labels"] == n_labels, "the labels are others than the baselines': mend labelled_rows"
-    return found
 
 
 def measure(name: str, args: argparse.Namespace, doc_labels: IntArray) -> None:
@@ -83,7 +76,7 @@ def measure(name: str, args: argparse.Namespace, doc_labels: IntArray) -> None:
             words = f"--n-labels {n_labels} " * (n_labels is not None)
             words += f"--seed {seed} --valid-fraction {args.valid_fraction:g} {args.options}".strip()
             command = f"ulmpipe {classify_command(words)}"
-            measure_it = partial(measure_ulmpipe, words, len(rows), seed, args)
+            measure_it = partial(classify, args.lm, words, args.work / f"classifier-{len(rows)}-{seed}", args.test)
         else:
             command = baseline_command(name, args.test)
             measure_it = partial(baseline, command, rows, args.work)

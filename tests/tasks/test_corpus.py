@@ -19,8 +19,6 @@ from ulmpipe.text.vocab import Vocab
 class Labelled:
     """As much of a store as `hold_out` reads."""
 
-    folder = Path("store")
-
     def __init__(self, labels: list[int]):
         self.doc_labels = np.array(labels, np.int64)
         self.n_docs = len(labels)
@@ -78,9 +76,17 @@ def test_hold_out_of_too_few_says_how_many(labels: list[int], labelled: bool, n:
         split(labels, labelled=labelled)
 
 
-def test_hold_out_without_labels_says_how_to_give_them():
-    with pytest.raises(SourceError, match="has no labels: expected a column of labels .--label-column., or a folder"):
-        split([-1] * 9)
+def test_hold_out_leaves_a_class_of_one_to_be_learned():
+    labels = [0] * 45 + [1] + [2] * 54
+    for seed in range(50):
+        _, valid = split(labels, fraction=0.1, seed=seed)
+        assert 45 not in valid and len(valid) == 10
+
+
+def test_hold_out_of_many_small_classes_draws_other_ones_by_another_seed():
+    labels = list(np.repeat(np.arange(40), 5))
+    held_out = {labels[document] for seed in range(50) for document in split(labels, fraction=0.1, seed=seed)[1]}
+    assert len(held_out) == 40
 
 
 # ---- --valid --------------------------------------------------------------------------------------------------------
@@ -91,6 +97,20 @@ def test_valid_source_is_numbered_with_the_training_vocabulary(trained: Trained,
     assert corpus.valid_store.manifest["vocab_sha256"] == corpus.store.vocab.sha256
     assert corpus.valid_store.labels == corpus.store.labels == ["neg", "pos"]
     assert len(corpus.train) == 200 and len(corpus.valid) == 60
+
+
+@pytest.mark.parametrize("more", [False, True])
+def test_valid_that_is_trained_on_is_refused(trained: Trained, tmp_path: Path, more: bool):
+    same = {"unlabelled": str(trained.test)} if more else {}
+    valid = trained.test if more else trained.train
+    with pytest.raises(ConfigError, match=f"the validation documents: {valid} is part of {trained.train}.* already"):
+        corpus_of(trained.train, tmp_path, valid=str(valid), **same)
+
+
+def test_valid_store_that_is_trained_on_is_refused(trained: Trained, tmp_path: Path):
+    store = tokenize(trained.train, tmp_path / "a.tok", workers=1).out
+    with pytest.raises(ConfigError, match="holds the same tokens as .*: nothing would be held out"):
+        corpus_of(store, tmp_path, valid=store)
 
 
 def test_valid_with_unknown_labels_is_refused(trained: Trained, tmp_path: Path):

@@ -124,13 +124,24 @@ def test_accuracy_of_chance_is_warned_of(capsys: pytest.CaptureFixture[str]):
 
 
 @pytest.mark.parametrize(
-    ("accuracy", "n_valid", "n_labelled", "recommended"),
-    [(0.9, 100, 999, True), (0.9, 400, 999, False), (0.9, 100, 1000, False), (1.0, 10, 100, False)],
+    ("accuracy", "n_valid", "n_labelled", "of_source", "recommended"),
+    [
+        (0.9, 100, 999, True, True),
+        (0.9, 100, 999, False, False),  # --folds and --valid do not go together
+        (0.9, 400, 999, True, False),
+        (0.9, 100, 1000, True, False),
+        (1.0, 10, 100, True, False),
+    ],
 )
 def test_standard_error_is_told_and_folds_recommended(
-    capsys: pytest.CaptureFixture[str], accuracy: float, n_valid: int, n_labelled: int, recommended: bool
+    capsys: pytest.CaptureFixture[str],
+    accuracy: float,
+    n_valid: int,
+    n_labelled: int,
+    of_source: bool,
+    recommended: bool,
 ):
-    say_how_sure(accuracy, n_valid, n_labelled)
+    say_how_sure(accuracy, n_valid, n_labelled, of_source=of_source)
     told = capsys.readouterr().err
     assert (
         f"standard error {(accuracy * (1 - accuracy) / n_valid) ** 0.5:.3f}, on {n_valid} validation documents" in told

@@ -100,7 +100,7 @@ def train_classifier(
     row, thresholds = {**fitted.row, **(judged or {})}, thresholds or fitted.thresholds
     if len(valid_labels):
         share = row["exact_match" if config.multi_label else "accuracy"]
-        say_how_sure(share, int(is_labelled(valid_labels).sum()), int(is_labelled(corpus.store.doc_labels).sum()))
+        say_how_sure(share, int(is_labelled(valid_labels).sum()), int(is_labelled(corpus.store.doc_labels).sum()), of_source=corpus.valid_store is corpus.store)  # fmt: skip
         compare_with_chance(share, valid_labels)
     trained = {"task": "finetune", **about, "n_labels": len(chosen), "max_tokens": config.max_tokens}
     trained["results"] = finite_row(row)

@@ -75,45 +75,37 @@ def open_corpus(
     needs_labels = labelled and needs_labels
     tokens = pick(TokenizeConfig, config)
     words: dict[str, Any] = {"vocab": vocab, "known": known, "custom_rules": custom_rules}
-    store = open_store(source, tokens, beside, labelled=labelled, unlabelled=unlabelled, **words)
+    valid_plan = _valid_plan(source, config, tokens)
+    store = open_store(source, tokens, beside, labelled=labelled, unlabelled=unlabelled, apart=valid_plan, **words)
     if needs_labels:
         check_labelled(store, source)
         check_several(store, source, multi_label=tokens.multi_label)
         check_classes(store.labels, int(is_labelled(store.doc_labels).sum()), multi_label=store.multi_label)
         hint_separator(store.labels, store.doc_labels)
-    valid_plan = _valid_plan(source, config, tokens)
-    everything = np.arange(store.n_docs)
     if valid_plan is None:
         from_labelled = labelled and (needs_labels or bool(store.labels))
         train, valid = hold_out(store, fraction=config.valid_fraction, seed=config.seed, labelled=from_labelled)
         return Corpus(store, train, store, valid)
+    what = f"--valid {config.valid}"
     if isinstance(valid_plan, TokenStore):
         valid_store = valid_plan
-        check_same_vocab(valid_store, store.vocab, f"--valid {config.valid}")
+        check_same_vocab(valid_store, store.vocab, what)
+        if valid_store.fingerprint == store.fingerprint:
+            raise ConfigError(f"{what} holds the same tokens as {source}: nothing would be held out")
     else:
-        labels = store.labels if labelled else None
-        plan = valid_plan if labelled else without_labels(valid_plan)
         valid_store = numbered_store(
-            plan,
+            valid_plan if labelled else without_labels(valid_plan),
             f"{source_name(source)}-valid",
             recipe_options(store.manifest["recipe"], tokens, custom_rules),
             beside,
             vocab=store.vocab,
-            labels=labels,
+            labels=store.labels if labelled else None,
             custom_rules=custom_rules,
         )
-    if needs_labels and not is_labelled(valid_store.doc_labels).any():
-        raise SourceError(
-            f"the validation documents have no labels: expected a column {tokens.label_column!r}, or folders"
-        )
-    if needs_labels and valid_store.labels != store.labels:
-        raise SourceError(
-            f"the validation documents have labels {', '.join(valid_store.labels)}, the training set has "
-            f"{', '.join(store.labels) or 'none'}: give the texts they were made from"
-        )
     if needs_labels:
-        check_several(valid_store, f"--valid {config.valid}", multi_label=tokens.multi_label)
-    return Corpus(store, everything, valid_store, np.arange(valid_store.n_docs))
+        _check_valid_labels(valid_store, store.labels, tokens)
+        check_several(valid_store, what, multi_label=tokens.multi_label)
+    return Corpus(store, np.arange(store.n_docs), valid_store, np.arange(valid_store.n_docs))
 
 
 def open_store(
@@ -123,11 +115,15 @@ def open_store(
     *,
     labelled: bool,
     unlabelled: str | None = None,
+    apart: Plan | TokenStore | None = None,
     vocab: Vocab | None = None,
     known: Sequence[str] = (),
     custom_rules: Rules | None = None,
 ) -> TokenStore:
-    """The token store of a SOURCE: itself if it is one, else a new one (or the same as before) in `beside/tokens/`."""
+    """The token store of a SOURCE: itself if it is one, else a new one (or the same as before) in `beside/tokens/`.
+
+    Raises `ConfigError` where a file of it is in `unlabelled` too, or in those of either that are kept `apart` to judge by.
+    """
     if is_store(Path(source)):
         if unlabelled is not None:
             raise ConfigError(
@@ -150,10 +146,10 @@ def open_store(
     plan = plan if labelled else without_labels(plan)
     if unlabelled is not None:
         more = plan_source(unlabelled, config)
-        there = {Path(path).resolve() for _, path in plan.paths}
-        if twice := [path for _, path in more.paths if Path(path).resolve() in there]:
-            raise ConfigError(f"--unlabelled {unlabelled}: {twice[0]} is part of {source} already: leave it out")
+        _check_apart(more, plan, f"--unlabelled {unlabelled}", source)
         plan = join_plans(plan, without_labels(more))
+    if isinstance(apart, Plan):
+        _check_apart(apart, plan, "the validation documents", f"{source} and {unlabelled}" if unlabelled else source)
     words: dict[str, Any] = {"vocab": vocab, "known": known, "custom_rules": custom_rules}
     return numbered_store(plan, source_name(source), config, beside, **words)
 
@@ -198,6 +194,26 @@ def _valid_plan(source: str, config: TrainConfig, tokens: TokenizeConfig) -> Pla
     return None
 
 
+def _check_apart(plan: Plan, other: Plan, what: str, than: str) -> None:
+    """Raise `ConfigError` where two plans have a file in common."""
+    there = {Path(path).resolve() for _, path in other.paths}
+    if twice := [path for _, path in plan.paths if Path(path).resolve() in there]:
+        raise ConfigError(f"{what}: {twice[0]} is part of {than} already: leave it out")
+
+
+def _check_valid_labels(store: TokenStore, labels: Sequence[str], config: TokenizeConfig) -> None:
+    """Raise `SourceError` where the validation documents have no labels, or others than the training set's."""
+    if not is_labelled(store.doc_labels).any():
+        raise SourceError(
+            f"the validation documents have no labels: expected a column {config.label_column!r}, or folders"
+        )
+    if store.labels != list(labels):
+        raise SourceError(
+            f"the validation documents have labels {', '.join(store.labels)}, the training set has "
+            f"{', '.join(labels) or 'none'}: give the texts they were made from"
+        )
+
+
 def check_same_vocab(store: TokenStore, vocab: Vocab, what: str) -> None:
     """Raise `VocabMismatchError` unless a store was numbered with `vocab`."""
     if store.manifest["vocab_sha256"] != vocab.sha256:
@@ -232,21 +248,21 @@ def check_same_recipe(store: TokenStore, recipe: dict[str, Any], what: str) -> N
 
 
 def hold_out(store: TokenStore, *, fraction: float, seed: int, labelled: bool) -> tuple[IntArray, IntArray]:
-    """Split documents by chance into (train, valid), a pure function of the store and the seed.
+    """Split documents by chance into (train, valid), numbers in the store, int64; a pure function of it and the seed.
 
-    With `labelled` the valid ones are drawn from those that have a label, each class by its share of them. Raises
-    `SourceError` where there are too few.
+    With `labelled` the valid ones are drawn from those that have a label, each class by its share of them, and none of a
+    class of one. Raises `SourceError` where there are too few.
     """
     candidates = np.flatnonzero(is_labelled(store.doc_labels)) if labelled else np.arange(store.n_docs)
-    if labelled:
-        check_labelled(store, str(store.folder))
+    classes = strata(store.doc_labels[candidates]) if labelled else np.zeros(len(candidates), np.int64)
     n_valid = min(MAX_HELD_OUT, max(1, round(fraction * len(candidates))))
-    if len(candidates) <= n_valid:
+    _, which_class, n_of_class = np.unique(classes, return_inverse=True, return_counts=True)
+    several = n_of_class[which_class] > 1  # (n,)
+    if several.sum() <= n_valid:
         raise SourceError(
             f"{len(candidates)} documents are too few to hold out {n_valid}: give more, or --valid SOURCE"
         )
-    classes = strata(store.doc_labels[candidates]) if labelled else np.zeros(len(candidates), np.int64)
-    valid = in_proportion(candidates, classes, n_valid, seed)
+    valid = in_proportion(candidates[several], classes[several], n_valid, seed)
     return np.setdiff1d(np.arange(store.n_docs), valid), valid
 
 

@@ -67,7 +67,7 @@ def hint_separator(labels: Sequence[str], doc_labels: NDArray[Any]) -> None:
 def choose_labelled(doc_labels: NDArray[Any], which: IntArray, n_labels: int | None, seed: int) -> IntArray:
     """Documents of `which` that have a label; with `n_labels` so many of them, the classes in equal shares, by the seed.
 
-    doc_labels: (N,), or (N, C) of several. Raises `SourceError` where there are fewer, or fewer than two classes.
+    doc_labels: (N,), or (N, C) of several; which: (n,) numbers, and so is what is returned, int64. Raises `SourceError` where there are fewer, or fewer than two classes.
     """
     labelled = which[is_labelled(doc_labels[which])]
     of_class = strata(doc_labels[labelled])
@@ -118,8 +118,10 @@ def in_proportion(documents: IntArray, classes: IntArray, n: int, seed: int) -> 
 
     documents: (N,) their numbers, classes: (N,) the class of each. Returns (n,) numbers, rising.
     """
-    by_class = _class_by_class(documents, classes, seed)
-    return np.sort(by_class[(2 * np.arange(n) + 1) * len(documents) // (2 * n)])  # evenly far from each other
+    rng = np.random.default_rng(seed)
+    by_class = _class_by_class(documents, classes, rng)
+    # Evenly far from each other, the first anywhere: small classes have their turn.
+    return np.sort(by_class[(np.arange(n) * len(documents) + rng.integers(len(documents))) // n])
 
 
 def fold_parts(documents: IntArray, classes: IntArray, n_folds: int, seed: int) -> list[IntArray]:
@@ -132,13 +134,13 @@ def fold_parts(documents: IntArray, classes: IntArray, n_folds: int, seed: int) 
         raise SourceError(
             f"--folds {n_folds}: expected at most {len(documents) // 2}, two of the {len(documents)} labelled documents a fold"
         )
-    by_class = _class_by_class(documents, classes, seed)
+    by_class = _class_by_class(documents, classes, np.random.default_rng(seed))
     return [np.sort(by_class[k::n_folds]) for k in range(n_folds)]
 
 
-def _class_by_class(documents: IntArray, classes: IntArray, seed: int) -> IntArray:
-    """Documents shuffled within each class, one class after the other."""
-    order = np.random.default_rng(seed).permutation(len(documents))
+def _class_by_class(documents: IntArray, classes: IntArray, rng: np.random.Generator) -> IntArray:
+    """Documents shuffled within each class, one class after the other; all (n,)."""
+    order = rng.permutation(len(documents))
     return documents[order[np.argsort(classes[order], kind="stable")]]
 
 
@@ -195,10 +197,13 @@ def standard_error(share: float, n: int) -> float:
     return math.sqrt(share * (1 - share) / n)
 
 
-def say_how_sure(accuracy: float, n_valid: int, n_labelled: int) -> None:
-    """Log the standard error of an accuracy, and recommend folds where it is large and there are few labelled documents."""
+def say_how_sure(accuracy: float, n_valid: int, n_labelled: int, *, of_source: bool) -> None:
+    """Log the standard error of an accuracy, and recommend folds where it is large and there are few labelled documents.
+
+    Not where the validation documents are no part of the source (`of_source`): folds are for those.
+    """
     error = standard_error(accuracy, n_valid)
     told = f"accuracy {accuracy:.3f}, standard error {error:.3f}, on {n_valid:,} validation documents"
-    if error > UNSURE and n_labelled < FEW_LABELLED:
+    if of_source and error > UNSURE and n_labelled < FEW_LABELLED:
         told += "; these are few: --folds 5 judges by all labelled documents"
     log(told)
