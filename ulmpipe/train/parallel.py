@@ -11,6 +11,7 @@ GPUs. Nothing is started here: that is torchrun's, which tells each process its 
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from .. import console
@@ -127,55 +128,11 @@ def check_batch_size(batch_size: int) -> None:
         )
 
 
-class _Summed(torch.autograd.Function):
-    """The sum of a tensor over all processes; so are its gradients."""
-
-    @staticmethod
-    def forward(ctx: Any, tensor: Tensor) -> Tensor:
-        return _sum_of_all(tensor)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        return _sum_of_all(grads[0])
-
-
-def _sum_of_all(tensor: Tensor) -> Tensor:
-    total = tensor.clone(memory_format=torch.contiguous_format)
-    dist.all_reduce(total)
-    return total
-
-
-class SharedBatchNorm(nn.BatchNorm1d):
-    """A batch norm whose statistics, in training, are those of the whole batch, dealt out to several processes or not.
-
-    `nn.SyncBatchNorm` is for GPUs only.
-    """
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Take (B, C) and return it normalised; B may differ from process to process."""
-        if not self.training:
-            return super().forward(input)
-        x = input.to(torch.promote_types(input.dtype, torch.float32))  # (B, C)
-        n = _sum_of_all(x.new_tensor(float(len(x))))  # ()
-        mean = _Summed.apply(x.sum(dim=0)) / n  # (C,)
-        centred = x - mean  # (B, C)
-        var = _Summed.apply(centred.square().sum(dim=0)) / n  # (C,)
-        self._remember(mean.detach(), var.detach() * n / (n - 1))
-        return (centred * torch.rsqrt(var + self.eps) * self.weight + self.bias).to(input.dtype)
-
-    def _remember(self, mean: Tensor, var: Tensor) -> None:
-        """Move the running statistics, which validation uses, towards those of this batch."""
-        assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
-        self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum or 0.0)
-        self.running_var.lerp_(var.to(self.running_var.dtype), self.momentum or 0.0)
-        self.num_batches_tracked.add_(1)
-
-
 class DataParallel(Callback):
     """Average gradients over all processes, weighted by the targets that each had; does nothing in a single one.
 
-    Batch norms see the whole batch (`SharedBatchNorm`). Dropout draws other masks in every process. A loss that is no
-    number in one is none in all, so that all stop at the same step.
+    Buffers become those of the first process, and must not change in training: batch norms are not for this. Dropout draws
+    other masks in every process. A loss that is no number in one is none in all, so that all stop at the same step.
     """
 
     order = -50  # before all that change `loss_grad`, after `Metrics`, which keeps each process's own loss
@@ -183,13 +140,13 @@ class DataParallel(Callback):
     def before_fit(self, learn: Learner) -> None:
         """Wrap the model, whose weights become those of the first process; give the others generators of their own."""
         if dist.is_initialized():
-            _exchange(learn.model, nn.BatchNorm1d, SharedBatchNorm)
-            on_gpu = learn.device.type == "cuda"
-            learn.train_model = DistributedDataParallel(
-                learn.model,
-                device_ids=[torch.cuda.current_device()] if on_gpu else None,
-                broadcast_buffers=False,  # they are made equal here, and change alike in all: see SharedBatchNorm
-            )
+            for buffer in learn.model.buffers():
+                dist.broadcast(
+                    buffer, 0
+                )  # what each process has fitted and measured for itself may be rounded in another way
+            devices = [torch.cuda.current_device()] if learn.device.type == "cuda" else None
+            with warnings.catch_warnings(category=FutureWarning, action="ignore"):  # of a new name in torch 2.13
+                learn.train_model = DistributedDataParallel(learn.model, device_ids=devices, broadcast_buffers=False)
             if not is_first():
                 torch.manual_seed((31 * torch.initial_seed() + part()[0]) % 2**63)
 
@@ -205,11 +162,3 @@ class DataParallel(Callback):
     def cleanup_fit(self, learn: Learner) -> None:
         """Take the wrapper off."""
         learn.train_model = None
-        _exchange(learn.model, SharedBatchNorm, nn.BatchNorm1d)
-
-
-def _exchange(model: nn.Module, old: type[nn.Module], new: type[nn.Module]) -> None:
-    """Make modules of the class `old` be of the class `new`, which differ in what they do, and not in what they hold."""
-    for module in model.modules():
-        if type(module) is old:
-            module.__class__ = new
