@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -18,7 +19,7 @@ from bench.record import ROOT
 from ulmpipe.config import FinetuneConfig, PretrainConfig
 
 TEST_SEED = 0
-N_SEEN = 2500  # test reviews that choices between recipes were made with: what is published is judged by others
+N_SEEN = 2500  # test reviews by which the recipe for few labels was chosen: what is published of it is judged by others
 
 
 def run(command: str, **places: Any) -> dict[str, Any]:
@@ -52,11 +53,13 @@ def run_training(command: str, folder: Path, **places: Any) -> dict[str, Any]:
 
 
 def some_reviews(work: Path, n_test: int) -> Path:
-    """A file of `n_test` reviews of IMDB's test split, by chance, always the same ones, none of which a choice was made with."""
+    """A file of `n_test` reviews of IMDB's test split, by chance, always the same ones: what few labels are judged by."""
     table = pq.read_table(os.path.expandvars("$ULMPIPE_DATA/imdb/test.parquet"))
     rows = np.sort(np.random.default_rng(TEST_SEED).permutation(len(table))[N_SEEN : N_SEEN + n_test])
     path = work / f"unseen-{n_test}.parquet"
-    pq.write_table(table.take(rows), path)
+    if not path.exists():
+        pq.write_table(table.take(rows), path.with_suffix(".part"))
+        path.with_suffix(".part").replace(path)
     return path
 
 
@@ -68,10 +71,11 @@ def baseline_command(method: str, test: Path) -> str:
 
 def baseline(command: str, rows: np.ndarray, work: Path) -> dict[str, Any]:
     """Run a peer on some of the reviews."""
-    file = work / "rows.npy"
-    np.save(file, rows)
-    words = os.path.expandvars(command.format(rows=file, work=work)).split()
-    return {"command": command, **run_words([os.environ.get("PEER_PYTHON", sys.executable), *words])}
+    with tempfile.NamedTemporaryFile(suffix=".npy") as file:  # one a call: several benches may share `work`
+        np.save(file, rows)
+        file.flush()
+        words = os.path.expandvars(command.format(rows=file.name, work=work)).split()
+        return {"command": command, **run_words([os.environ.get("PEER_PYTHON", sys.executable), *words])}
 
 
 def classify(lm: Path, options: str, out: Path, test: Path) -> dict[str, Any]:

@@ -3,10 +3,13 @@
 import json
 import statistics
 import subprocess
+import tempfile
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from ulmpipe.machine import info
 
@@ -48,14 +51,15 @@ def has_point(name: str, **given: Any) -> bool:
 
 def add_point(name: str, key: dict[str, Any], result: dict[str, Any]) -> None:
     """Write a point down at once, in the place of an older one of this key: a long bench that is killed loses one point."""
-    before = _load_points(name)
-    machines, points = before["machines"], before["points"]
     commit, machine = where()["commit"], where()["machine"]
-    if machine not in machines:
-        machines.append(machine)
-    others = [point for point in points if any(point.get(k) != value for k, value in key.items())]
-    point = {**key, **result, "commit": commit, "machine": machines.index(machine)}
-    _save(name, {"machines": machines, "points": [*others, point]})
+    with FileLock(f"{tempfile.gettempdir()}/ulmpipe-bench-{name}.lock"):  # several may measure at a time
+        before = _load_points(name)
+        machines, points = before["machines"], before["points"]
+        if machine not in machines:
+            machines.append(machine)
+        others = [point for point in points if any(point.get(k) != value for k, value in key.items())]
+        point = {**key, **result, "commit": commit, "machine": machines.index(machine)}
+        _save(name, {"machines": machines, "points": [*others, point]})
 
 
 def measure_once(

@@ -47,20 +47,20 @@ def labels_table(result: dict[str, Any]) -> str:
             shown.append(over_seeds([point["accuracy"] for point in own]) if own else "")
             minutes.append(f"{statistics.mean(point['train_s'] for point in own) / 60:.1f}" if own else "-")
         rows.append(f"| {n_labels:,} | {' | '.join(shown)} | {', '.join(minutes)} |")
-    tested = [f"{METHODS[name]}: {max(p['n_test'] for p in points if p['method'] == name):,}" for name in methods]
     lines = [
-        "Mean ± standard deviation where there are several seeds; each seed has its own labelled reviews, the same for all."
+        f"Judged by {tested_on(points):,} test reviews; mean ± standard deviation where there are several seeds, each of which has its own labelled reviews, the same for all."
     ]
     if models := [point["language_model"] for point in points if point["method"] == "ulmpipe"]:
         perplexities = dict.fromkeys(f"{math.exp(model['valid_loss']):.1f}" for model in models)
         lines[0] += f" ulmpipe starts from a language model of IMDB (perplexity {', '.join(perplexities)}), whose training is not in the minutes."  # fmt: skip
-    return "\n".join([*lines, f"Test reviews: {'; '.join(tested)}.", "", *rows, "", points_line(result)])
+    return "\n".join([*lines, "", *rows, "", points_line(result)])
 
 
 def thousand_table(result: dict[str, Any]) -> str:
     """What a thousand labelled texts come to without a network, beside the baselines."""
     points = result["points"]
-    lines = ["| 1,000 labelled reviews, no network | accuracy | seeds | minutes of training |", "|---|---|---|---|"]
+    lines = [f"Judged by {tested_on(points):,} others.", ""]
+    lines += ["| 1,000 labelled reviews, no network | accuracy | seeds | minutes of training |", "|---|---|---|---|"]
     for method, name in METHODS.items():
         own = sorted((point for point in points if point["method"] == method), key=lambda point: point["seed"])
         if own:
@@ -93,6 +93,14 @@ def ablation_table(result: dict[str, Any]) -> str:
             )
         lines.append("")
     return "\n".join([*lines, points_line(result)])
+
+
+def tested_on(points: list[dict[str, Any]]) -> int:
+    """How many documents all points were judged by; raises `ValueError` where these are not the same ones."""
+    found = {(point.get("test"), point["n_test"]) for point in points}
+    if len(found) > 1:
+        raise ValueError(f"points that were judged by different documents can't stand in one table: {found}")
+    return found.pop()[1]
 
 
 def over_seeds(found: list[float]) -> str:

@@ -111,13 +111,20 @@ def test_table_of_labels_has_a_row_a_number_and_a_column_a_method():
     table = labels_table(points(*rows, {**peer, "n_labels": 100, "seed": 0, "accuracy": 0.7}))
     assert "| labels | ulmpipe | TF-IDF, logistic regression | minutes of training |" in table
     assert "| 100 | 0.8200 ± 0.0200 | 0.7000 | 2.0, 0.1 |" in table and "perplexity 54.6" in table
+    assert table.startswith("Judged by 12,574 test reviews")
+
+
+def test_points_that_were_judged_by_different_documents_make_no_table():
+    rows = [{"method": "tfidf", "n_labels": 9, "seed": 0, "accuracy": 0.7, "train_s": 6.0, "n_test": 100, "test": name} for name in "ab"]  # fmt: skip
+    with pytest.raises(ValueError, match="judged by different documents"):
+        labels_table(points(*rows))
 
 
 def test_table_of_a_thousand_reviews_names_the_command():
     command = "ulmpipe finetune {work}/my.csv -o {work}/my --seed 0"
-    ours = {"method": "ulmpipe", "command": command, "train_s": 240.0}
+    ours = {"method": "ulmpipe", "command": command, "train_s": 240.0, "n_test": 5000}
     rows = [{**ours, "seed": seed, "accuracy": 0.80 + 0.02 * seed} for seed in range(2)]
-    table = thousand_table(points(*rows, {"method": "tfidf", "seed": 0, "accuracy": 0.7, "train_s": 6.0}))
+    table = thousand_table(points(*rows, {"method": "tfidf", "seed": 0, "accuracy": 0.7, "train_s": 6.0, "n_test": 5000}))
     assert "| `ulmpipe finetune my.csv -o my` | 0.8100 ± 0.0141 | 0.800, 0.820 | 4.0 |" in table
     assert "| TF-IDF, logistic regression | 0.7000 | 0.700 | 0.1 |" in table
 

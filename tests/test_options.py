@@ -89,6 +89,24 @@ def test_all_mistakes_are_named_at_once():
     assert "--rules is 'corse'" in message and "--workers is -1" in message and "\n" not in message
 
 
+@pytest.mark.parametrize(
+    ("options", "reasons"),
+    [
+        ({"multi_label": True, "label_smoothing": 0.1}, ["--label-smoothing is for one label a document"]),
+        ({"tune_thresholds": True, "folds": 3, "valid": "v.csv"}, ["add --multi-label", "expected no --valid"]),
+        ({"stage": "lm", "folds": 3, "n_labels": 9}, ["--folds, --n-labels with --stage lm, which trains no classifier"]),
+        ({"stage": "lm", "multi_label": True, "tune_thresholds": True}, ["--tune-thresholds with --stage lm"]),
+        ({"stage": "classifier", "lm_epochs": 0}, ["--lm-epochs with --stage classifier, which trains no language model"]),
+        ({"stage": "classifier", "from_model": "none"}, ["--stage classifier needs a tuned language model"]),
+    ],
+)  # fmt: skip
+def test_options_that_contradict_each_other_are_named_at_once(options: dict[str, Any], reasons: list[str]):
+    with pytest.raises(ConfigError) as caught:
+        make_config(FinetuneConfig, options)
+    said = str(caught.value).split("; ")
+    assert len(said) == len(reasons) and all(reason in one for one, reason in zip(said, reasons, strict=True))
+
+
 def test_options_that_may_be_absent_are_none():
     comp = make_config(FinetuneConfig, {"n_labels": None, "lr": None, "max_steps": None, "vocab": None})
     assert comp == FinetuneConfig()

@@ -38,7 +38,7 @@ def with_options(kind: type) -> Callable[[Callable[..., None]], Callable[..., No
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != "options"]
         flags = [_parameter(field) for field in fields(kind)]
-        names = {field.name for field in fields(kind)}
+        names = [field.name for field in fields(kind)]
 
         def run(**given: Any) -> None:
             options = {name: given.pop(name) for name in names}

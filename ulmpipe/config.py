@@ -122,7 +122,7 @@ class FinetuneConfig(TrainConfig, TokenizeConfig):
     )
     self_training: bool = option(
         True,
-        "with up to 5,000 labels, and as many texts without one, let the words learn from those too whose labels they guess most surely",
+        "with up to 5,000 labels, one a document, and as many texts without one, let the words learn from those too whose labels they guess most surely",
     )
     # The network alone is better with less (of 4,000 reviews read once right on 0.874 of 1,200 others at 0.2, on 0.868 at 0.5), but
     # surer than it should be, and no better beside the n-grams: of all of IMDB right on 0.9237 of the test reviews at 0.2, on
@@ -150,19 +150,35 @@ class FinetuneConfig(TrainConfig, TokenizeConfig):
     )
     tune_thresholds: bool = option(
         False,
-        "with --multi-label: choose for each label the probability from which it is given, by validation documents",
+        "with --multi-label: choose for each label the probability from which it is given, by validation documents; scores told while training are those at 0.5",
     )
 
     def __post_init__(self) -> None:
-        """Raise `ConfigError` for options that do not go together."""
+        """Raise `ConfigError` for options that do not go together, all of them at once."""
+        wrong: list[str] = []
         if self.multi_label and self.label_smoothing:
-            raise ConfigError("--label-smoothing is for one label a document, expected none with --multi-label")
+            wrong.append("--label-smoothing is for one label a document, expected none with --multi-label")
         if self.tune_thresholds and not self.multi_label:
-            raise ConfigError("--tune-thresholds is for several labels a document: add --multi-label, or leave it out")
+            wrong.append("--tune-thresholds is for several labels a document: add --multi-label, or leave it out")
         if self.folds is not None and self.valid is not None:
-            raise ConfigError(
+            wrong.append(
                 "--folds judges by parts of SOURCE, expected no --valid: evaluate says how good the model is on it"
             )
+        of_classifier = {
+            "--folds": self.folds,
+            "--n-labels": self.n_labels,
+            "--tune-thresholds": self.tune_thresholds or None,
+        }
+        if self.stage == "lm" and (given := [flag for flag, value in of_classifier.items() if value is not None]):
+            wrong.append(
+                f"{', '.join(given)} with --stage lm, which trains no classifier: give it to --stage classifier"
+            )
+        if self.stage == "classifier" and self.lm_epochs is not None:
+            wrong.append("--lm-epochs with --stage classifier, which trains no language model: give it to --stage lm")
+        if self.stage == "classifier" and self.from_model == "none":
+            wrong.append("--stage classifier needs a tuned language model: --stage lm makes one, --from names one")
+        if wrong:
+            raise ConfigError("; ".join(wrong))
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,7 @@ def test_hold_out_leaves_a_class_of_one_to_be_learned():
 
 
 def test_hold_out_of_many_small_classes_draws_other_ones_by_another_seed():
-    labels = list(np.repeat(np.arange(40), 5))
+    labels = [document // 5 for document in range(200)]
     held_out = {labels[document] for seed in range(50) for document in split(labels, fraction=0.1, seed=seed)[1]}
     assert len(held_out) == 40
 
@@ -101,10 +101,9 @@ def test_valid_source_is_numbered_with_the_training_vocabulary(trained: Trained,
 
 @pytest.mark.parametrize("more", [False, True])
 def test_valid_that_is_trained_on_is_refused(trained: Trained, tmp_path: Path, more: bool):
-    same = {"unlabelled": str(trained.test)} if more else {}
-    valid = trained.test if more else trained.train
+    valid, unlabelled = (trained.test, str(trained.test)) if more else (trained.train, None)
     with pytest.raises(ConfigError, match=f"the validation documents: {valid} is part of {trained.train}.* already"):
-        corpus_of(trained.train, tmp_path, valid=str(valid), **same)
+        corpus_of(trained.train, tmp_path, valid=str(valid), unlabelled=unlabelled)
 
 
 def test_valid_store_that_is_trained_on_is_refused(trained: Trained, tmp_path: Path):

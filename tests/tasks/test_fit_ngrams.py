@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from ulmpipe.models.ngrams import NGramScores, distinct_rows
 from ulmpipe.tasks import classify
+from ulmpipe.tasks.classify import classifier_learner
 from ulmpipe.tasks.corpus import hold_out
 from ulmpipe.tasks.finetune import finetune
 from ulmpipe.tasks.fit_ngrams import (
@@ -176,13 +177,23 @@ def test_classifier_is_better_with_them_where_labels_are_few(trained: Trained, t
 
 
 def test_texts_without_labels_are_read_where_they_are(
-    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
+    """By the words and pairs alone: the network learns from the documents with a given label."""
+    read: list[np.ndarray] = []
+
+    def spy(model: Any, corpus: Any, chosen: np.ndarray, config: Any) -> Any:
+        made = classifier_learner(model, corpus, chosen, config)
+        read.append(made.train_dl.which)  # pyright: ignore[reportAttributeAccessIssue]
+        return made
+
+    monkeypatch.setattr(classify, "classifier_learner", spy)
     docs = make_docs(400, seed=5)
     source = write_csv(tmp_path / "few.csv", [(text, label if i < 40 else "") for i, (text, label) in enumerate(docs)])
     found = finetune(source, tmp_path / "clf", from_model=str(trained.lm), **TINY_CLASSIFIER)
     told = capsys.readouterr().err
     assert "texts whose labels are guessed" in told and found.n_labels == 36 and found.accuracy == 1.0
+    assert len(read[0]) == 36 and read[0].max() < 40
     finetune(source, tmp_path / "alone", from_model=str(trained.lm), **TINY_CLASSIFIER, self_training=False)
     assert "guessed" not in capsys.readouterr().err
 

@@ -48,17 +48,20 @@ from ..train.parallel import is_first, part
 from ..train.precision import DTYPES
 from .corpus import Corpus
 from .fit_ngrams import FittedNGrams, fit_ngrams
-from .labels import FEW_LABELLED, class_counts, compare_with_chance, say_how_sure, shortened, warn_of_rare_classes
+from .labels import class_counts, compare_with_chance, say_how_sure, shortened, warn_of_rare_classes
 from .model_folder import CLASSIFIER, Pretrained
 from .phases import MIN_STEPS, common_callbacks, precision_of, seed_everything, train_phases
 
 MEASURED = 2000  # documents that mean and spread of the features are measured on, at most
 # What the whole classifier reads by default, of few documents again and again: so many of them, and each so often at most. Of
 # 2,000 labelled reviews, on a language model of IMDB, it was right on 0.877 of the test reviews after 6 epochs, on 0.872 after 4, on
-# 0.863 after 2. A thousand are read less often: 3 epochs were as good as 4 (0.847, two seeds), and minutes count there.
-READ_OF_FEW, READ_OF_MORE = (3000, 8), (8000, 4)
+# 0.863 after 2 (one seed). A thousand are read 3 times, and 1,001 4 times: 3 were as good as 4 (0.847, two seeds), and a thousand
+# is what anyone tries first, when minutes count.
+FEW, READ_OF_FEW, READ_OF_MORE = 1000, (3000, 8), (8000, 4)
 # Labels are not smoothed by default, few ones neither: of 100 and 500 reviews the loss was lower with 0.2, and two points fewer right.
-MAX_WORD_TABLE = 1 << 25  # numbers, 134 MB: what the words of the vocabulary say for each class
+MAX_WORD_TABLE = (
+    1 << 23
+)  # numbers: what the words of the vocabulary say for each class; fitting them takes 20 times as much, 700 MB
 
 
 class Fitted(NamedTuple):
@@ -82,7 +85,7 @@ def train_classifier(
     judged: Mapping[str, float] | None = None,
     thresholds: list[float] | None = None,
 ) -> dict[str, float]:
-    """Train on the labelled documents `chosen`, validate where the corpus has documents for it, save.
+    """Train on the labelled documents `chosen`, (n,) int64, numbers in `corpus.store`; validate where there are others; save.
 
     Returns the last row of numbers. Where no document is left to validate on, `judged` are the scores of folds, which
     go into that row, and `thresholds` theirs too. `about` is saved with the model.
@@ -125,7 +128,7 @@ def balanced_weights(config: FinetuneConfig, doc_labels: NDArray[Any], n_classes
 def fit_classifier(
     corpus: Corpus, chosen: IntArray, config: FinetuneConfig, lm: Pretrained, dropouts: Dropouts, out: Path
 ) -> Fitted:
-    """Train on the documents `chosen` and validate on the corpus's, if it has any, with checkpoints in `out`."""
+    """Train on the documents `chosen`, (n,) int64, and validate on the corpus's, if it has any, with checkpoints in `out`."""
     n_classes = len(corpus.store.labels)
     ngrams = fitted_ngrams(corpus, chosen, config)
     settings = {
@@ -142,7 +145,7 @@ def fit_classifier(
         model.ngrams.load_state_dict({"table": ngrams.table, "bias": ngrams.bias})  # pyright: ignore[reportOptionalMemberAccess]
     learn = classifier_learner(model, corpus, chosen, config)
     measure_features(model, corpus, config)
-    phases = classifier_phases(config, len(learn.groups), n_docs=len(chosen))
+    phases = classifier_phases(config, len(learn.groups))
     n_answers = 2 if config.multi_label else n_classes
     row = train_phases(learn, phases, out, config, corpus, n_answers=n_answers)
     thresholds = (
@@ -198,7 +201,7 @@ def measure_features(model: TextClassifier, corpus: Corpus, config: FinetuneConf
 
 
 def classifier_learner(model: TextClassifier, corpus: Corpus, chosen: IntArray, config: FinetuneConfig) -> Learner:
-    """A Learner of a classifier: batches of like length, of the documents `chosen`."""
+    """A Learner of a classifier: batches of like length, of the documents `chosen`, (n,) int64."""
     train_docs = Docs.from_store(corpus.store)
     valid_docs = train_docs if corpus.valid_store is corpus.store else Docs.from_store(corpus.valid_store)
     shape: dict[str, Any] = {"pad_id": corpus.store.vocab.pad_id, "max_tokens": config.max_tokens, "seed": config.seed}
@@ -255,12 +258,13 @@ def tuned_thresholds(learn: Learner, batch_size: int) -> list[float]:
     return thresholds
 
 
-def classifier_phases(config: FinetuneConfig, n_groups: int, *, n_docs: int) -> list[Phase]:
+def classifier_phases(config: FinetuneConfig, n_groups: int) -> list[Phase]:
     """Gradual unfreezing: the head, then the last LSTM with it, then everything, lower layers at lower rates.
 
-    Without it everything from the start, for as many epochs in all. Without `--epochs` few documents are read more often.
+    Without it everything from the start, for as many epochs in all. `config.epochs` is a number by now.
     """
-    n_epochs = default_epochs(n_docs) if config.epochs is None else config.epochs
+    assert config.epochs is not None
+    n_epochs = config.epochs
 
     def phase(name: str, n_epochs: int, lr: float, freeze_to: int) -> Phase:
         return Phase(
@@ -274,10 +278,10 @@ def classifier_phases(config: FinetuneConfig, n_groups: int, *, n_docs: int) -> 
 
 
 def default_epochs(n_docs: int) -> int:
-    """How often the whole classifier reads its documents, once at least.
+    """How often the whole classifier reads its documents, once at least; up to a thousand are few, and read in minutes.
 
     >>> [default_epochs(n) for n in (100, 500, 1000, 2000, 5000, 25_000)]
     [8, 6, 3, 4, 2, 1]
     """
-    n_read, most = READ_OF_FEW if n_docs <= FEW_LABELLED else READ_OF_MORE
+    n_read, most = READ_OF_FEW if n_docs <= FEW else READ_OF_MORE
     return max(1, min(most, round(n_read / n_docs)))

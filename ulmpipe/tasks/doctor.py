@@ -24,14 +24,13 @@ from ..text.rules import Rules
 from ..text.store import TokenStore, is_store
 from ..text.vocab import VOCAB_FILE
 from .corpus import Corpus, count_words, ids_of, open_corpus, open_store, recipe_options
-from .labels import class_counts
+from .labels import FEW_DOCUMENTS, MAX_SHOWN, check_classes, class_counts, shortened
 from .model_check import CheckedModel, check_model
 from .model_folder import CLASSIFIER, LANGUAGE_MODEL, named_model
 
 N_UNMAPPED = 20  # words that are named
 # Shares past which a number looks off.
 FEW_MAPPED, SOME_NOT_MAPPED, MANY_UNKNOWN, ONE_LABEL = 0.5, 0.9, 0.05, 0.9
-FEW_DOCS = 10  # of a label, to learn from
 
 
 @dataclass(frozen=True)
@@ -88,6 +87,7 @@ def doctor(model: str | Path, source: str | Path, *, custom_rules: Rules | None 
             by_model = replace(config, vocab=str(Path(model) / VOCAB_FILE))
             numbered = _open(str(source), by_model, Path(tokens), problems, custom_rules)
         found = _look(corpus, numbered, checked)
+        problems += _no_classes(corpus)
     problems += _about_words(found, checked)
     problems += _about_recipes(found, checked)
     problems += _about_documents(found, checked)
@@ -227,10 +227,22 @@ def _about_documents(found: DoctorResult, checked: CheckedModel) -> Iterator[str
     elif max(n_train.values()) > ONE_LABEL * sum(n_train.values()):
         most = max(n_train, key=lambda label: n_train[label])
         yield f"{n_train[most] / sum(n_train.values()):.1%} of the labels are {most}: who always says so has that accuracy, look at F1"
-    if few := [f"{label} ({n})" for label, n in n_train.items() if n < FEW_DOCS]:
-        yield f"labels with fewer than {FEW_DOCS} documents to learn from: {', '.join(few[:5])}"
+    if few := [f"{label} ({n})" for label, n in n_train.items() if n < FEW_DOCUMENTS]:
+        yield f"labels with fewer than {FEW_DOCUMENTS} documents to learn from: {shortened(few)}"
     if found.n_valid and (none := [label for label, n in found.labels.items() if not n["valid"]]):
-        yield f"no held-out document has the label {', '.join(none[:5])}: what is said of it can't be checked"
+        yield f"no held-out document has the label {shortened(none)}: what is said of it can't be checked"
+
+
+def _no_classes(corpus: Corpus) -> Iterator[str]:
+    """Why the labels are no classes, as finetune would say it."""
+    n_labelled = sum(
+        int(is_labelled(store.doc_labels[docs]).sum())
+        for store, docs in ((corpus.store, corpus.train), (corpus.valid_store, corpus.valid))
+    )
+    try:
+        check_classes(corpus.store.labels, n_labelled, multi_label=corpus.store.multi_label)
+    except SourceError as err:
+        yield str(err)
 
 
 def _other_labels(labels: Sequence[str], known: Sequence[str]) -> Iterator[str]:
@@ -253,8 +265,10 @@ def lines(found: DoctorResult) -> Iterator[str]:
     valid = "" if found.unknown_valid is None else f", {found.unknown_valid:.2%} of the held-out ones"
     yield f"unknown    {found.unknown_train:.2%} of the tokens to train on{valid}"
     yield f"lengths    median {found.lengths['median']:,}, 90 % up to {found.lengths['p90']:,}, longest {found.lengths['longest']:,}"
-    for label, n in found.labels.items():
+    for label, n in list(found.labels.items())[:MAX_SHOWN]:
         yield f"label      {label}: {n['train']:,} to train on, {n['valid']:,} held out"
+    if (n_more := len(found.labels) - MAX_SHOWN) > 0:
+        yield f"label      and {n_more:,} more"
     if found.n_unlabelled:
         yield f"unlabelled {found.n_unlabelled:,}"
     yield from (f"problem    {problem}" for problem in found.problems)

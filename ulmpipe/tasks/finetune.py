@@ -15,7 +15,7 @@ import numpy as np
 from ..config import FinetuneConfig
 from ..console import log
 from ..durable import check_output, locked, read_json
-from ..errors import ConfigError, UlmpipeError
+from ..errors import UlmpipeError
 from ..journal import recorded
 from ..models import CLASSIFIER_DROPOUTS, LM_DROPOUTS, Dropouts, scaled_dropouts
 from ..options import make_config
@@ -24,7 +24,7 @@ from ..text.rules import Rules
 from ..text.store import TokenStore, is_store
 from ..train import check_finished, check_resume, saved_options, start_over, stops_told
 from ..train.parallel import first_then_others, is_first, only_first
-from .classify import train_classifier
+from .classify import default_epochs, train_classifier
 from .corpus import Corpus, check_same_recipe, check_same_vocab, open_corpus
 from .folds import FOLDS_FOLDER, check_folds_finished, cross_validate, folds_begun, means, start_folds_over
 from .labels import choose_labelled, fold_parts, strata
@@ -147,6 +147,8 @@ def _train_stages(
     if config.stage == "lm":
         return found
     assert lm is not None
+    if config.epochs is None:  # once, so that folds are judged as the classifier that is saved is trained
+        config = replace(config, epochs=default_epochs(len(chosen)))
     check_same_vocab(corpus.store, lm.vocab, about["source"])
     check_same_recipe(corpus.store, lm.recipe, about["source"])
     folds, judged = None, {}
@@ -240,8 +242,6 @@ def _with_start(config: FinetuneConfig, source: str, out: Path) -> FinetuneConfi
 def _load_start(config: FinetuneConfig, out: Path) -> Pretrained | None:
     """The language model to start from, None for none. Raises `UlmpipeError` for a model of another kind."""
     if config.from_model == "none":
-        if config.stage == "classifier":
-            raise ConfigError("--stage classifier needs a tuned language model: --stage lm makes one, --from names one")
         return None
     folder = out / LM_FOLDER if config.from_model is None else named_model(config.from_model)
     start = Pretrained.from_pretrained(folder)

@@ -6,7 +6,7 @@
 How hard the regression is pulled to zero, and its scale, are chosen by the parts held out. Where labels are few and texts
 without one many, it reads those of which it is surest as if they had one (self-training), if that helps on those parts. The
 network learns from the given labels alone: with the guesses too it was worse (of 500 labelled reviews right on 0.809 of the test
-reviews, 0.830 without), and worse by a point on what the n-grams leave to learn.
+reviews, 0.830 without, one seed), and worse by a point on what the n-grams leave to learn.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -105,7 +105,9 @@ def fit_ngrams(
     labels = docs.labels[chosen]
     others = np.empty(0, np.int64)
     parts = _parts(labels, seed)
-    if parts and labels.ndim == 1 and len(chosen) <= min(SELF_TRAIN_UP_TO, len(unlabelled)):
+    if len(chosen) <= min(SELF_TRAIN_UP_TO, len(unlabelled)) and labels.ndim == 2:
+        log("labels are guessed for texts of one label only: those without any are left to the language model")
+    elif parts and len(chosen) <= min(SELF_TRAIN_UP_TO, len(unlabelled)):
         others = np.random.default_rng(seed).permutation(unlabelled)[:MAX_UNLABELLED]
     n_tokens = int(np.minimum(docs.lengths[np.concatenate([chosen, others])], max_tokens).sum())
     n_buckets = bucket_count(n_tokens, n_classes)

@@ -42,7 +42,7 @@ NO_SCORES = {"epoch", "step", "train_loss", "seconds", "targets_per_s", "n_steps
 def cross_validate(
     corpus: Corpus, chosen: IntArray, config: FinetuneConfig, lm: Pretrained, dropouts: Dropouts, out: Path
 ) -> dict[str, Any]:
-    """Train a classifier on all parts but one of the documents `chosen`, for each part in turn; see `summary`.
+    """Train a classifier on all parts but one of the documents `chosen`, (n,) int64, for each part in turn; see `summary`.
 
     With `--resume` folds that are done are not done again. Raises `ConfigError` where they were of other options.
     """

@@ -19,7 +19,7 @@ FEW_DOCUMENTS = 5  # of a class to learn from: below it a class is hardly ever p
 MAX_CLASSES = 1000  # that a classifier of documents tells apart
 MAX_FRACTIONS = 20  # different labels like 3.5 that may still be classes: ratings in halves
 UNSURE = 0.02  # standard error of an accuracy, above which folds are recommended
-FEW_LABELLED = 1000  # documents: folds of fewer are cheap enough to be recommended, and a network reads them in minutes
+FEW_LABELLED = 1000  # documents: folds of fewer are cheap enough to be recommended
 MAX_SHOWN = 8  # classes that are named in a line of the log
 
 

@@ -75,7 +75,7 @@ def language_model_phases(
 ) -> list[Phase]:
     """The words first, where there is something to keep; then everything, lower layers at lower rates.
 
-    `n_tokens` and `n_steps` are those of an epoch. Without `--lm-epochs` a small corpus is read several times, a large
+    `n_tokens` and `n_steps` are those of an epoch. Without `--lm-epochs` a small corpus is read twice, a large
     one once; the words have `WORDS_STEPS` steps at most, which is enough for new ones to find their place.
     """
     n_epochs = default_lm_epochs(n_tokens) if config.lm_epochs is None else config.lm_epochs
