@@ -78,7 +78,7 @@ def thousand_table(result: dict[str, Any]) -> str:
 def ablation_table(result: dict[str, Any]) -> str:
     """Accuracy without each idea, and what is lost."""
     points = [point for point in result["points"] if "arm" in point]
-    lines: list[str] = []
+    lines = [f"Judged by {tested_on(points):,} test reviews.", ""]
     for n_labels in sorted({point["n_labels"] for point in points}):
         lines += [f"| {n_labels:,} labels | accuracy | points lost | seeds |", "|---|---|---|---|"]
         arms: dict[str, list[float]] = {}

@@ -124,14 +124,18 @@ def test_table_of_a_thousand_reviews_names_the_command():
     command = "ulmpipe finetune {work}/my.csv -o {work}/my --seed 0"
     ours = {"method": "ulmpipe", "command": command, "train_s": 240.0, "n_test": 5000}
     rows = [{**ours, "seed": seed, "accuracy": 0.80 + 0.02 * seed} for seed in range(2)]
-    table = thousand_table(points(*rows, {"method": "tfidf", "seed": 0, "accuracy": 0.7, "train_s": 6.0, "n_test": 5000}))
+    table = thousand_table(
+        points(*rows, {"method": "tfidf", "seed": 0, "accuracy": 0.7, "train_s": 6.0, "n_test": 5000})
+    )
     assert "| `ulmpipe finetune my.csv -o my` | 0.8100 ± 0.0141 | 0.800, 0.820 | 4.0 |" in table
     assert "| TF-IDF, logistic regression | 0.7000 | 0.700 | 0.1 |" in table
 
 
 def test_table_of_the_ablation_says_what_is_lost():
     arms = (("all of it", 0, 0.90), ("all of it", 1, 0.92), ("without pretraining", 0, 0.86))
-    rows = [{"arm": arm, "n_labels": 2000, "seed": seed, "accuracy": accuracy} for arm, seed, accuracy in arms]
+    rows = [
+        {"arm": arm, "n_labels": 2000, "seed": seed, "accuracy": accuracy, "n_test": 9} for arm, seed, accuracy in arms
+    ]
     table = ablation_table(points({"made": "tuned"}, *rows))
     assert "| all of it | 0.9100 ± 0.0141 |  | 0.900, 0.920 |" in table
     assert "| without pretraining | 0.8600 | 5.0 | 0.860 |" in table
