@@ -20,7 +20,7 @@ from ulmpipe.tasks.verify import verify
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-N_EPOCHS = 4
+N_EPOCHS = 10  # a third of a second each: a signal has time to arrive
 PRETRAIN = (*LM, "--epochs", str(N_EPOCHS), "--drop-mult", "0", "--json")
 CLASSIFIER = {**TINY_CLASSIFIER, "drop_mult": 0.0, "from_model": "lm"}
 
