@@ -102,7 +102,9 @@ def test_valid_source_is_numbered_with_the_training_vocabulary(trained: Trained,
 @pytest.mark.parametrize("more", [False, True])
 def test_valid_that_is_trained_on_is_refused(trained: Trained, tmp_path: Path, more: bool):
     valid, unlabelled = (trained.test, str(trained.test)) if more else (trained.train, None)
-    with pytest.raises(ConfigError, match=f"the validation documents: {valid} is part of {trained.train}.* already"):
+    with pytest.raises(
+        ConfigError, match=rf"--valid: {valid} is part of SOURCE \({trained.train}\).* already: name other texts"
+    ):
         corpus_of(trained.train, tmp_path, valid=str(valid), unlabelled=unlabelled)
 
 
@@ -177,7 +179,9 @@ def test_token_store_is_used_as_it_stands(trained: Trained, tmp_path: Path):
 
 def test_unlabelled_texts_that_are_in_the_source_are_refused(trained: Trained, tmp_path: Path):
     (tmp_path / "same.csv").symlink_to(trained.train)
-    with pytest.raises(ConfigError, match=r"same.csv is part of .*train.csv already: leave it out"):
+    with pytest.raises(
+        ConfigError, match=r"same.csv is part of SOURCE .*train.csv. already: name other texts, or leave the option out"
+    ):
         corpus_of(trained.train, tmp_path, unlabelled=str(tmp_path / "same.csv"))
 
 

@@ -146,10 +146,12 @@ def open_store(
     plan = plan if labelled else without_labels(plan)
     if unlabelled is not None:
         more = plan_source(unlabelled, config)
-        _check_apart(more, plan, f"--unlabelled {unlabelled}", source)
+        _check_apart(more, plan, f"--unlabelled {unlabelled}", f"SOURCE ({source})")
         plan = join_plans(plan, without_labels(more))
     if isinstance(apart, Plan):
-        _check_apart(apart, plan, "the validation documents", f"{source} and {unlabelled}" if unlabelled else source)
+        _check_apart(
+            apart, plan, "--valid", f"SOURCE ({source})" + (f" or --unlabelled ({unlabelled})" if unlabelled else "")
+        )
     words: dict[str, Any] = {"vocab": vocab, "known": known, "custom_rules": custom_rules}
     return numbered_store(plan, source_name(source), config, beside, **words)
 
@@ -198,7 +200,7 @@ def _check_apart(plan: Plan, other: Plan, what: str, than: str) -> None:
     """Raise `ConfigError` where two plans have a file in common."""
     there = {Path(path).resolve() for _, path in other.paths}
     if twice := [path for _, path in plan.paths if Path(path).resolve() in there]:
-        raise ConfigError(f"{what}: {twice[0]} is part of {than} already: leave it out")
+        raise ConfigError(f"{what}: {twice[0]} is part of {than} already: name other texts, or leave the option out")
 
 
 def _check_valid_labels(store: TokenStore, labels: Sequence[str], config: TokenizeConfig) -> None:
@@ -259,8 +261,9 @@ def hold_out(store: TokenStore, *, fraction: float, seed: int, labelled: bool) -
     _, which_class, n_of_class = np.unique(classes, return_inverse=True, return_counts=True)
     several = n_of_class[which_class] > 1  # (n,)
     if several.sum() <= n_valid:
+        few = "" if len(candidates) <= n_valid else f", only {several.sum()} have a label that another has too"
         raise SourceError(
-            f"{len(candidates)} documents are too few to hold out {n_valid}: give more, or --valid SOURCE"
+            f"{len(candidates)} documents are too few to hold out {n_valid}{few}: give more, or --valid SOURCE"
         )
     valid = in_proportion(candidates[several], classes[several], n_valid, seed)
     return np.setdiff1d(np.arange(store.n_docs), valid), valid

@@ -107,7 +107,7 @@ class Predictor:
         vocab, max_tokens = self.pretrained.vocab, self.pretrained.trained["max_tokens"]
         if n_empty := sum(not text.strip() for text in texts):
             log(
-                f"note: {n_empty:,} of {len(texts):,} texts {'is' if n_empty == 1 else 'are'} empty, and have a label all the same"
+                f"note: {n_empty:,} of {len(texts):,} texts {'is' if n_empty == 1 else 'are'} empty, and {'has' if n_empty == 1 else 'have'} a label all the same"
             )
         docs = self._tokens(texts)
         padded = pad_documents([vocab.encode(doc) for doc in docs], pad_id=vocab.pad_id, max_tokens=max_tokens)
