@@ -105,9 +105,10 @@ def fit_ngrams(
     labels = docs.labels[chosen]
     others = np.empty(0, np.int64)
     parts = _parts(labels, seed)
-    if len(chosen) <= min(SELF_TRAIN_UP_TO, len(unlabelled)) and labels.ndim == 2:
+    may_guess = len(chosen) <= min(SELF_TRAIN_UP_TO, len(unlabelled))
+    if may_guess and labels.ndim == 2:
         log("labels are guessed for texts of one label only: those without any are left to the language model")
-    elif parts and len(chosen) <= min(SELF_TRAIN_UP_TO, len(unlabelled)):
+    elif may_guess and parts:
         others = np.random.default_rng(seed).permutation(unlabelled)[:MAX_UNLABELLED]
     n_tokens = int(np.minimum(docs.lengths[np.concatenate([chosen, others])], max_tokens).sum())
     n_buckets = bucket_count(n_tokens, n_classes)
