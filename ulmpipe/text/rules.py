@@ -159,7 +159,8 @@ def fix_markup(text: str) -> str:
 
 
 def _rep_rule(at_least: int) -> PreRule:
-    pattern = re.compile(rf"(\S)(\1{{{at_least - 1},}})")
+    # Possessive: nothing follows that could want a character back, and else 100 bytes are kept for each, in case.
+    pattern = re.compile(rf"(\S)(\1{{{at_least - 1},}}+)")
 
     @scope("chunk")
     def replace_rep(text: str) -> str:
@@ -172,7 +173,7 @@ def _rep_rule(at_least: int) -> PreRule:
 replace_rep = _rep_rule(at_least=4)
 replace_rep_fastai2 = _rep_rule(at_least=3)
 
-_WORD_4_TIMES = re.compile(r"(\b\w+\W+)(\1{3,})")
+_WORD_4_TIMES = re.compile(r"(\b\w+\W+)(\1{3,}+)")
 _WORD_3_TIMES = re.compile(r"(?:\s|^)(\w+)\s+((?:\1\s+)+)\1(\s|\W|$)")
 
 
