@@ -19,8 +19,9 @@ from .errors import OutputInUseError, StoreError, UlmpipeError
 
 MANIFEST = "manifest.json"
 LOCK = ".lock"
-STAGING_PREFIX = ".staging-"
-FILE_NAME = re.compile(r"[a-z0-9._-]+")  # a manifest may name nothing outside its folder
+STAGING_PREFIX, DONE_PREFIX = ".staging-", ".done-"  # of a run in hand; of what is done of a run (text/done.py)
+PART_SUFFIX = ".part"  # of a file that is being written
+FILE_NAME = re.compile(r"[a-z0-9_-][a-z0-9._-]*")  # a manifest may name nothing outside its folder
 MAX_JSON_BYTES = 64 << 20  # no file of ours is near it; a larger one is not ours
 
 
@@ -38,7 +39,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write `data` beside `path`, flush it to the disk, and rename it into place."""
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{PART_SUFFIX}")
     try:
         with open(part, "wb") as file:
             file.write(data)
@@ -51,17 +52,21 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file of ours. Raises `StoreError` when it is absent, too large or no JSON."""
+    """Read a JSON file of ours. Raises `StoreError` when it is absent, too large or no JSON; NaN and infinity are none."""
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
             raise StoreError(
                 f"{path} has {path.stat().st_size:,} bytes, expected at most {MAX_JSON_BYTES:,}: not a file of ulmpipe"
             )
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except FileNotFoundError as err:
         raise StoreError(f"{path} is missing") from err
-    except (UnicodeDecodeError, json.JSONDecodeError) as err:
+    except (ValueError, RecursionError) as err:  # of a thousand brackets, or a number of a thousand digits, too
         raise StoreError(f"{path} is damaged: {err}. Make it again, or restore it from a copy") from err
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
 
 
 def fsync_file(path: Path) -> None:
@@ -94,6 +99,8 @@ def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
     try:
         for left in folder.glob(f"{STAGING_PREFIX}*"):  # by a run that was killed
             shutil.rmtree(left, ignore_errors=True)
+        for left in folder.glob(f".*{PART_SUFFIX}"):
+            left.unlink()
         yield
     finally:
         if new and [path.name for path in folder.iterdir()] == [LOCK]:  # nothing came of it
@@ -150,9 +157,9 @@ def check_output(folder: Path, *, expected: str, also: Container[str] = ()) -> N
         if kind != expected:
             raise UlmpipeError(f"the output {folder} holds {a(kind)}, expected {a(expected)}: choose another -o")
         return
-    ours = (STAGING_PREFIX, "checkpoint-")
+    ours = (STAGING_PREFIX, DONE_PREFIX, "checkpoint-")
     foreign = sorted(
-        n for n in names if n != LOCK and n not in also and not n.startswith(ours) and not n.endswith(".part")
+        n for n in names if n != LOCK and n not in also and not n.startswith(ours) and not n.endswith(PART_SUFFIX)
     )
     if foreign:
         raise UlmpipeError(
@@ -195,6 +202,8 @@ def read_manifest(folder: Path, kind: str, format_version: int) -> dict[str, Any
             f"{folder} was written by a newer ulmpipe (format {manifest['format_version']}, this one reads {format_version}): upgrade"
         )
     check_keys(manifest, {"files": dict}, folder / MANIFEST)
+    for said in manifest["files"].values():
+        check_keys(said, {"bytes": int, "sha256": str}, folder / MANIFEST)
     return manifest
 
 

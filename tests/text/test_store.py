@@ -169,7 +169,11 @@ def test_missing_folder_is_named(tmp_path: Path):
             r"names '\.\./x', which is no file of ours",
         ),
         (lambda m: m["files"].update({"/etc/passwd": {"bytes": 1, "sha256": ""}}), "which is no file of ours"),
-        (lambda m: m["files"].update({"..": {"bytes": 1, "sha256": ""}}), "missing"),
+        (lambda m: m["files"].update({"..": {"bytes": 1, "sha256": ""}}), "no file of ours"),
+        (lambda m: m["files"][SHARD].pop("bytes"), "lacks bytes"),
+        (lambda m: m["files"][SHARD].pop("rows"), "lacks rows"),
+        (lambda m: m.update(n_docs=m["n_docs"] + 1), "says n_docs"),
+        (lambda m: m.update(n_tokens=m["n_tokens"] - 1), "says n_tokens"),
     ],
 )
 def test_altered_manifest_is_refused(store: Path, change: Callable, reason: str):

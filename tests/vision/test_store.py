@@ -239,14 +239,16 @@ def test_a_second_run_waits_for_the_one_that_decodes(tmp_path: Path, pets: Path,
     assert capsys.readouterr().err.startswith("another run decodes these pictures: waiting for it")
 
 
-def test_workers_are_of_a_pool_that_the_tokenizer_can_use_after_them():
+def test_workers_are_of_a_pool_that_the_tokenizer_can_use_after_them(tmp_path: Path):
     """loky has one pool a process, and joblib fails on one that it did not make; nothing may have made one before."""
     code = """if True:
-        from ulmpipe.text.shards import run_units
+        import pathlib
+        from ulmpipe.text.workers import run_calls
         from vision.store import in_workers
-        print(list(in_workers(abs, [(-1,), (-2,)], 2)), sorted(run_units(abs, [(-3,), (-4,)], workers=2)))"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "[1, 2] [3, 4]\n"
+        print(list(in_workers(abs, [(-1,), (-2,)], 2)))
+        print(sorted(run_calls(abs, [(-3,), (-4,)], workers=2, marks=pathlib.Path())))"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout == "[1, 2]\n[3, 4]\n"
 
 
 def test_workers_run_ahead_no_further_than_a_few_tasks():

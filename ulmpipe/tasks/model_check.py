@@ -12,12 +12,12 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from ..durable import FILE_NAME, MANIFEST, check_keys, read_json, sha256_of
+from ..durable import FILE_NAME, MANIFEST, sha256_of
 from ..errors import StoreError, UlmpipeError
 from ..models.packed import unpack
 from ..text.tokenizer import spacy_version
 from ..text.vocab import VOCAB_FILE, Vocab
-from .model_folder import CONFIG_FILE, FILES, PARTS, WEIGHTS_FILE, build_model, read_model_manifest
+from .model_folder import CONFIG_FILE, FILES, WEIGHTS_FILE, build_model, read_config, read_model_manifest
 
 MAX_NAMED = 5  # tensors that are named
 Found = TypeVar("Found")
@@ -53,7 +53,7 @@ def check_model(folder: Path) -> CheckedModel:
         said = manifest["files"].get(name) if manifest else None
         checked.attempt(lambda name=name, said=said: _check_file(folder, name, said))
     if (folder / CONFIG_FILE).exists():
-        checked.config = checked.attempt(lambda: _read_config(folder / CONFIG_FILE))
+        checked.config = checked.attempt(lambda: read_config(folder / CONFIG_FILE))
     if (folder / VOCAB_FILE).exists():
         checked.vocab = checked.attempt(lambda: Vocab.load(folder / VOCAB_FILE))
     if (config := checked.config) is not None:
@@ -78,13 +78,6 @@ def _check_file(folder: Path, name: str, said: Any) -> None:
         raise StoreError(f"{path} was altered: its sha256 is not that of {MANIFEST}")
 
 
-def _read_config(path: Path) -> dict[str, Any]:
-    config = read_json(path)
-    check_keys(config, PARTS, path)
-    check_keys(config["recipe"], {"lang": str, "rules": str}, path)
-    return config
-
-
 def _compare(folder: Path, config: dict[str, Any], vocab: Vocab | None) -> list[str]:
     """Where the config says something else than the vocabulary, or than this machine has."""
     problems = []
@@ -100,12 +93,11 @@ def _compare(folder: Path, config: dict[str, Any], vocab: Vocab | None) -> list[
 
 def _wrong_weights(path: Path, config: dict[str, Any], checked: CheckedModel) -> list[str]:
     """Tensors that are missing, not expected, misshapen or not finite."""
-    expected: dict[str, torch.Tensor] = {}
     with torch.device("meta"):
         model = checked.attempt(lambda: build_model(config["kind"], config["settings"]))
     if model is None:
         return []
-    expected = model.state_dict()
+    expected: dict[str, torch.Tensor] = model.state_dict()
     try:
         found = unpack(load_file(path, device="cpu"))
     except (SafetensorError, OSError, ValueError) as err:

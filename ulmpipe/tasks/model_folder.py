@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
@@ -44,6 +45,7 @@ LANGUAGE_MODEL, CLASSIFIER = "language model", "classifier"  # the kinds a manif
 KINDS = {LANGUAGE_MODEL: LanguageModel, CLASSIFIER: TextClassifier}
 PARTS = {"kind": str, "settings": dict, "labels": list, "recipe": dict, "vocab_sha256": str, "trained": dict}
 MODELS_FOLDER = Path("models")  # where outputs go by default, and where `finetune` looks for a language model
+MAX_LAYERS = 100  # of a model that is loaded: each takes memory and time before its weights are looked at
 BOX = Path(__file__).parent.parent / "weights"  # language models that come with the package: weights/<lang>-<size>/
 
 
@@ -95,13 +97,13 @@ class Pretrained:
         """Load a model folder, in evaluation mode. Raises `StoreError` where it is unfinished, damaged or no such folder."""
         folder = Path(folder)
         check_files(folder, read_model_manifest(folder))
-        config = read_json(folder / CONFIG_FILE)
-        check_keys(config, PARTS, folder / CONFIG_FILE)
+        config = read_config(folder / CONFIG_FILE)
         vocab = Vocab.load(folder / VOCAB_FILE)
         if vocab.sha256 != config["vocab_sha256"]:
             raise VocabMismatchError(
                 f"{folder / VOCAB_FILE} is not the vocabulary this model was trained with: restore it"
             )
+        check_sizes(config["kind"], config["settings"], folder / WEIGHTS_FILE)
         model = build_model(config["kind"], config["settings"])
         try:
             model.load_state_dict(unpack(load_file(folder / WEIGHTS_FILE, device="cpu")))
@@ -132,13 +134,52 @@ def read_model_manifest(folder: Path) -> dict[str, Any]:
     return read_manifest(folder, kind, FORMAT_VERSION)
 
 
+def read_config(path: Path) -> dict[str, Any]:
+    """Read a `config.json`. Raises `StoreError` where a part is missing, or is what no training writes."""
+    config = read_json(path)
+    check_keys(config, PARTS, path)
+    check_keys(config["recipe"], {"lang": str, "rules": str}, path)
+    labels, settings = config["labels"], config["settings"]
+    numbers = {
+        name: (int, float) if name.endswith("_p") else (int,) for name in settings
+    }  # probabilities, and how many
+    wrong = [name for name, n in settings.items() if type(n) not in numbers[name] or not 0 <= n < 1 << 31]
+    wrong += [
+        name
+        for name in ("pad_id", "n_specials")
+        if not wrong and settings.get(name, 0) >= settings.get("vocab_size", 0)
+    ]
+    if config["kind"] == CLASSIFIER:
+        check_keys(config["trained"], {"max_tokens": int}, path)
+        is_wrong = config["trained"]["max_tokens"] < 1, settings.get("n_classes") != len(labels)
+        wrong += [name for name, each in zip(("max_tokens", "labels"), is_wrong, strict=True) if each]
+    if len({label for label in labels if isinstance(label, str)}) < len(labels):
+        wrong.append("labels")
+    if wrong:
+        raise StoreError(
+            f"{path} has {', '.join(dict.fromkeys(wrong))} that no training writes: restore it from a copy"
+        )
+    return config
+
+
+def check_sizes(kind: str, settings: Mapping[str, Any], weights: Path) -> None:
+    """Raise `StoreError` for a model of more numbers than its weights file has bytes, before memory is taken for it."""
+    with torch.device("meta"):
+        n_numbers = sum(tensor.numel() for tensor in build_model(kind, settings).state_dict().values())
+    n_bytes = weights.stat().st_size
+    if n_numbers > n_bytes:
+        raise StoreError(f"{weights} does not fit {CONFIG_FILE}: {n_bytes:,} bytes can't hold {n_numbers:,} numbers, one of the two was altered")  # fmt: skip
+
+
 def build_model(kind: str, settings: Mapping[str, Any]) -> LanguageModel | TextClassifier:
     """Build a model of a kind, with fresh weights. Raises `StoreError` for a kind or settings we do not know."""
     if kind not in KINDS:
         raise StoreError(f"{CONFIG_FILE} says kind {kind!r}, expected one of {', '.join(KINDS)}")
+    if isinstance(n_layers := settings.get("n_layers"), int) and n_layers > MAX_LAYERS:
+        raise StoreError(f"{CONFIG_FILE} has n_layers {n_layers}, expected {MAX_LAYERS} at most: it was altered")
     try:
         return KINDS[kind](**settings)
-    except (TypeError, ValueError) as err:
+    except (TypeError, ValueError, RuntimeError) as err:  # RuntimeError: more memory than there is
         raise StoreError(f"{CONFIG_FILE} has settings that make no {kind}: {err}") from err
 
 

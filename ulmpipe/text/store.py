@@ -90,6 +90,12 @@ class TokenStore:
         self.manifest = read_manifest(self.folder, KIND, FORMAT_VERSION)
         check_keys(self.manifest, PARTS, self.folder / MANIFEST)
         check_files(self.folder, self.manifest)
+        shards = [said for name, said in self.manifest["files"].items() if name.startswith("shard-")]
+        for said in shards:
+            check_keys(said, {"rows": int, "tokens": int}, self.folder / MANIFEST)
+        for name, column in (("n_docs", "rows"), ("n_tokens", "tokens")):
+            if (n := sum(said[column] for said in shards)) != self.manifest[name]:
+                raise StoreError(f"{self.folder / MANIFEST} says {name} {self.manifest[name]:,}, and {n:,} of its shards: it was altered")  # fmt: skip
         self.labels: list[str] = self.manifest["labels"]
         self.multi_label: bool = self.manifest.get("multi_label", False)
         self.n_docs: int = self.manifest["n_docs"]

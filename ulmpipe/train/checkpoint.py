@@ -123,6 +123,7 @@ def load_checkpoint(learn: Learner, path: Path) -> dict[str, Any]:
                 raise ValueError(f"{parallel.part()[1]} processes can't share its streams equally")
             mine = {name: parallel.my_rows(t, dim=1).to(learn.device) for name, t in carried.items()}
             learn.model.load_carried_state(mine)
+        generators = load_file(path / RNG)
     except (RuntimeError, ValueError, KeyError, SafetensorError) as err:
         raise StoreError(
             f"{path} does not fit this training ({err}): resume with the options it was begun with"
@@ -134,7 +135,7 @@ def load_checkpoint(learn: Learner, path: Path) -> dict[str, Any]:
         console.log(
             f"{path.name} was written in a fit of {state['n_steps']} steps, this one has {learn.n_steps}: schedules change"
         )
-    _load_rng(learn, load_file(path / RNG))
+    _load_rng(learn, generators)
     return state
 
 
