@@ -87,3 +87,16 @@ command.run(app, "prog", resumable=("train",))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (143, f"prog: stopped by SIGTERM, a checkpoint was written{hint}\n")
+
+
+@pytest.mark.parametrize(("name", "told"), [("OutOfMemoryError", "the memory of the GPU is full: a smaller --batch-size"), ("MemoryError", "there is not memory enough: fewer --workers")])  # fmt: skip
+def test_memory_that_is_full_is_one_line(name: str, told: str, capsys: pytest.CaptureFixture[str]):
+    error: type[BaseException] = MemoryError if name == "MemoryError" else type(name, (RuntimeError,), {})
+
+    def app() -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as ended:
+        command.run(app, "name")
+    err = capsys.readouterr().err
+    assert ended.value.code == 1 and err.startswith(f"name: {told}") and err.count("\n") == 1

@@ -110,7 +110,15 @@ def run(app: Callable[[], None], name: str, resumable: Sequence[str] = ()) -> No
         fail(name, str(err), err.exit_code)
     except OSError as err:  # a full disk, a folder that can't be written
         fail(name, str(err), FAILED)
+    except MemoryError as err:
+        fail(
+            name,
+            f"there is not memory enough: {str(err) or 'fewer --workers or a smaller --batch-size may help'}",
+            FAILED,
+        )
     except BaseException as err:
+        if type(err).__name__ == "OutOfMemoryError":  # torch's, which is not imported here
+            fail(name, "the memory of the GPU is full: a smaller --batch-size, or --size, needs less; what was saved is good", FAILED)  # fmt: skip
         if not (exit_code := getattr(err, "exit_code", None)):
             raise
         fail(name, f"{err}{_how_it_goes_on(err, name, resumable)}", exit_code)
