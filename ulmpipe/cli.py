@@ -39,13 +39,33 @@ Quantize = Annotated[bool, typer.Option("--quantize", help="compute in int8, on 
 
 @app.command()
 @with_options(config.TokenizeConfig)
-def tokenize(source: Source, *, out: Out = None, json: Json = False, quiet: Quiet = False, options: Any) -> None:
+def tokenize(
+    source: Source,
+    *,
+    out: Out = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="say what would be read, written and taken, and end")
+    ] = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    options: Any,
+) -> None:
     """Turn text into a token store: Arrow shards, a vocabulary and a manifest."""
     set_quiet(quiet)
     from .lean import for_tokens_only
+    from .tasks.tokenize import dry_run as plan
     from .tasks.tokenize import tokenize as run
 
     for_tokens_only()
+    if dry_run:
+        would = plan(source, out, **options)
+        lines = [
+            f"{would.n_files:,} files, {would.n_bytes / 1e6:,.1f} MB, in {would.n_units:,} work units on {would.workers} workers",
+            f"disk: about {would.disk_bytes / 1e6:,.0f} MB, {would.disk_free_bytes / 1e6:,.0f} MB are free; memory: about {would.memory_bytes / 1e6:,.0f} MB",
+            f"{would.out}, not written: this is a dry run",
+        ]
+        finish(would, [*would.notes, *lines], as_json=json)
+        return
     result = run(source, out, **options)
     lines = (
         f"{result.n_docs:,} documents, {result.n_tokens:,} tokens, {result.vocab_size:,} in the vocabulary",

@@ -43,6 +43,15 @@ class TokenizeConfig(ReadConfig):
     max_vocab: int = option(60_000, "tokens in the vocabulary at most, special tokens included", bound="more than 0")
     min_freq: int = option(2, "times a token must come to get an id", bound="more than 0")
     engine: str = option("fast", "spacy: the reference; fast: the same tokens, much sooner", choices=("fast", "spacy"))
+    unit_timeout: float | None = option(
+        None,
+        "seconds that a worker may take for some 1 MB of text, before what it hangs on is looked for and quarantined",
+        bound="more than 0",
+    )
+    force: bool = option(
+        False,
+        "begin even where the disk seems too small, and make a store again that lacks documents which killed or stopped their worker",
+    )
     verify: float = option(0.001, "share of the documents that the reference tokenizes too, to compare", bound="0 to 1")
     multi_label: bool = option(False, "a document has any number of labels: the label column holds lists of them")
     label_separator: str = option("|", "between the labels of a cell that is text, with --multi-label")

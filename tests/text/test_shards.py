@@ -18,7 +18,7 @@ from ulmpipe.text.documents import Texts
 from ulmpipe.text.engine import FastTokenizer
 from ulmpipe.text.pieces import Columns
 from ulmpipe.text.rules import Rules
-from ulmpipe.text.shards import Job, merge_counts, number_unit, order_labels, run_units, tokenize_unit, verify_texts
+from ulmpipe.text.shards import Job, merge_counts, number_unit, order_labels, tokenize_unit, verify_texts
 from ulmpipe.text.source import plan_files, plan_folder
 from ulmpipe.text.store import TokenStore
 from ulmpipe.text.tokenizer import Tokenizer, TokenizerRecipe
@@ -33,10 +33,6 @@ def contents(folder: Path) -> dict[str, bytes]:
 def read_all(path: Path) -> pa.Table:
     with pa.OSFile(str(path)) as file:
         return pa.ipc.open_stream(file).read_all()
-
-
-def square(x: int) -> int:
-    return x * x
 
 
 @pytest.mark.parametrize(
@@ -69,7 +65,7 @@ def test_order_in_which_units_get_done_changes_nothing(reviews: Path, tmp_path: 
     plan = plan_folder(reviews, unit_bytes=50)
     tokenize_plan(plan, tmp_path / "ref", TokenizeConfig(workers=1))
     monkeypatch.setattr(
-        "ulmpipe.tasks.tokenize.run_units", lambda task, calls, workers: [task(*c) for c in reversed(list(calls))]
+        "ulmpipe.tasks.units.run_calls", lambda task, calls, **options: [task(*c) for c in reversed(calls)]
     )
     tokenize_plan(plan, tmp_path / "comp", TokenizeConfig(workers=1))
     assert len(plan.units) >= 4
@@ -84,14 +80,6 @@ def test_size_of_units_changes_no_id(reviews: Path, tmp_path: Path):
     ref, comp = TokenStore(tmp_path / "1000000"), TokenStore(tmp_path / "30")
     assert comp.vocab.itos == ref.vocab.itos
     assert [comp.doc(i).tolist() for i in range(11)] == [ref.doc(i).tolist() for i in range(11)]
-
-
-def test_run_units_gives_every_result_and_lazily_in_one_process():
-    calls = ((i,) for i in range(5))
-    results = run_units(square, calls, workers=1)
-    assert next(results) == 0
-    assert next(calls) == (1,)
-    assert list(results) == [4, 9, 16]
 
 
 def test_tokenize_unit_counts_what_it_writes(reviews: Path, tmp_path: Path):
@@ -138,7 +126,7 @@ def test_number_unit_counts_the_unknown(reviews: Path, tmp_path: Path):
         tmp_path / "vocab.json"
     )
     vocab = Vocab.load(tmp_path / "vocab.json")
-    said = number_unit(0, str(tmp_path), str(tmp_path / "vocab.json"), ["neg", "pos"], Columns())
+    said = number_unit(0, str(tmp_path), str(tmp_path), ["neg", "pos"], Columns())
     ref_unknown = sum(n for token, n in counts.items() if token not in vocab.stoi)
     assert said["n_unknown"] == ref_unknown > 0
     assert (said["rows"], said["tokens"]) == (11, sum(counts.values()))

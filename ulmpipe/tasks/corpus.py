@@ -166,15 +166,16 @@ def numbered_store(
     labels: Sequence[str] | None = None,
     known: Sequence[str] = (),
     custom_rules: Rules | None = None,
+    go_on: bool = True,
 ) -> TokenStore:
-    """Tokenize a plan into `beside/tokens/<name>-<fingerprint>.tok`, unless it is there."""
+    """Tokenize a plan into `beside/tokens/<name>-<fingerprint>.tok`, unless it is there; `go_on` as in `tokenize_plan`."""
     if vocab is None and config.vocab is not None:
         vocab = Vocab.load(Path(config.vocab))
     recipe = TokenizerRecipe(config.lang, custom_rules or config.rules)
     fingerprint = store_fingerprint(plan, config, recipe, vocab, labels, known=known)
     out = beside / "tokens" / f"{name}-{fingerprint[:8]}.tok"
     given: dict[str, Any] = {"custom_rules": custom_rules, "vocab": vocab, "labels": labels, "known": known}
-    tokenize_plan(plan, out, config, **given, fingerprint=fingerprint)
+    tokenize_plan(plan, out, config, **given, fingerprint=fingerprint, go_on=go_on)
     return TokenStore(out)
 
 

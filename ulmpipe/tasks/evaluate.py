@@ -101,11 +101,14 @@ def _open_source(
     return numbered_store(
         plan if is_classifier else without_labels(plan),
         f"{source_name(source)}-test",
-        recipe_options(pretrained.recipe, config, custom_rules),
+        replace(
+            recipe_options(pretrained.recipe, config, custom_rules), force=True
+        ),  # where TMPDIR is small: a warning
         beside,
         vocab=pretrained.vocab,
         labels=pretrained.labels if is_classifier else None,
         custom_rules=custom_rules,
+        go_on=False,
     )
 
 

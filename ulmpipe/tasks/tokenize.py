@@ -7,25 +7,30 @@ Also what `pretrain`, `finetune` and `evaluate` call first, so that a SOURCE mea
 
 import hashlib
 import json
+import shutil
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..config import TokenizeConfig
-from ..console import log, progress
-from ..durable import MANIFEST, check_output, describe_file, fsync_folder, locked, staging, write_json
-from ..errors import ConfigError, SourceError, StoreError
+from ..console import log
+from ..durable import MANIFEST, STAGING_PREFIX, check_output, describe_file, fsync_folder, locked, staging, write_json
+from ..errors import ConfigError, OutputInUseError, SourceError, StoreError
 from ..options import make_config
+from ..text.done import done_folder, read_done
 from ..text.named import HUB, PACKAGED, find_split, is_name
 from ..text.pieces import FORMATS, Columns, Quarantined, ReadFunction
 from ..text.rules import Rules
-from ..text.shards import Job, UnitRecord, merge_counts, number_unit, order_labels, run_units, tokenize_unit
+from ..text.shards import Job, UnitRecord, merge_counts, order_labels
 from ..text.source import Plan, digest, join_plans, plan_files, plan_folder, without_labels
 from ..text.store import FORMAT_VERSION, KIND, TokenStore, datasets_files, is_store, shard_name
 from ..text.tokenizer import MAX_CHUNK, TokenizerRecipe, function_name
 from ..text.vocab import VOCAB_FILE, Vocab, build_itos
+from .limits import TokenizePlan, check_room, planned
+from .units import done_key, going_on, n_workers, number_units, tokenize_units
 
 MAX_SHOWN = 5  # quarantined inputs that are named on the console; all of them are in the manifest
 
@@ -120,6 +125,17 @@ def plan_source(
 # ---- the run --------------------------------------------------------------------------------------------------------
 
 
+def dry_run(
+    source: str | Path, out: str | Path | None = None, *, extensions: tuple[str, ...] = (".txt",), **options: Any
+) -> TokenizePlan:
+    """What `tokenize` with the same arguments would read, write and take; nothing is written."""
+    config = make_config(TokenizeConfig, options)
+    plan = plan_source(str(source), config, extensions=extensions)
+    folder = Path(out) if out is not None else Path(f"{source_name(str(source))}.tok")
+    check_output(folder, expected=KIND, also=_left_behind(folder))
+    return planned(plan, folder, n_workers(config, len(plan.units)))
+
+
 def tokenize_plan(
     plan: Plan,
     out: Path,
@@ -131,73 +147,84 @@ def tokenize_plan(
     labels: Sequence[str] | None = None,
     known: Sequence[str] = (),
     fingerprint: str | None = None,
+    go_on: bool = True,
 ) -> TokenizeResult:
     """Tokenize a plan into `out`. A `vocab` and `labels` given are used as they are (a validation set's, a test set's).
 
-    A vocabulary that is made takes the words `known` after those of the texts (`build_itos`). `fingerprint` saves reading all files once more, where the caller has it.
+    A vocabulary that is made takes the words `known` after those of the texts (`build_itos`). `fingerprint` saves reading all
+    files once more, where the caller has it. Without `go_on` nothing is kept of a run that is interrupted.
     """
-    if config.tables is not None and custom_rules is not None:
-        raise ConfigError(
-            "--tables can't be used with rules of your own: nothing in the file would tell that they changed"
-        )
-    if config.tables is not None and not Path(config.tables).absolute().parent.is_dir():
-        raise ConfigError(f"--tables {config.tables}: its folder does not exist: make it first")
+    _check_tables(config, custom_rules)
+    check_output(out, expected=KIND, also=_left_behind(out))
+    if not (was_store := is_store(out)):
+        check_room(plan, out, force=config.force)  # before all files are read for the fingerprint
     recipe = TokenizerRecipe(config.lang, custom_rules or config.rules)
     if vocab is None and config.vocab is not None:
         vocab = Vocab.load(Path(config.vocab))
     fingerprint = fingerprint or store_fingerprint(plan, config, recipe, vocab, labels, read=read, known=known)
-    check_output(out, expected=KIND, also=_left_behind(out))
-    if read is None and custom_rules is None and _holds(out, fingerprint):
+    key, same_again = done_key(fingerprint, config), read is None and custom_rules is None
+    if same_again and _holds(out, fingerprint, force=config.force):
         log(f"{out} holds these tokens already")
-        return _result(TokenStore(out), seconds=0.0, reused=True)
-    if is_store(out):
+        _clear_away(out, done_folder(out, key))
+        return _result(TokenStore(out), [], seconds=0.0)
+    if was_store:
         log(f"{out} holds tokens of other texts or settings: they are replaced")
+        check_room(plan, out, force=config.force)
     if vocab is not None and (missing := set(recipe.resolved_rules.specials) - set(vocab.itos)):
         raise ConfigError(
             f"the vocabulary lacks special tokens of --rules {config.rules}: {', '.join(sorted(missing))}"
         )
     for note in plan.notes:
         log(note)
-    begin_s = time.monotonic()
-    with locked(out), staging(out) as stage:
-        records = _tokenize_units(
-            plan,
-            Job(
-                str(stage),
-                recipe,
-                columns_of(config),
-                read,
-                engine=config.engine,
-                verify=config.verify,
-                tables=config.tables,
-            ),
-            config,
-        )
+    begin_s, workers = time.monotonic(), n_workers(config, len(plan.units))
+    resumable = same_again and go_on
+    with locked(out), staging(out) as stage, going_on(out, key, resumable=resumable) as done:
+        if same_again and not was_store and _holds(out, fingerprint, force=False):  # another run has just made it
+            return _result(TokenStore(out), [], seconds=0.0)
+        job = Job(str(stage), recipe, columns_of(config), read, engine=config.engine, verify=config.verify, tables=config.tables)  # fmt: skip
+        before = read_done(done) if resumable else {}
+        records = tokenize_units(plan, before, job, done, workers=workers, timeout_s=config.unit_timeout)
         if not any(record.n_docs for record in records):
             reasons = "; ".join(f"{q.source} {q.reason}" for record in records for q in record.quarantined[:1])
             raise SourceError(f"no documents found: {reasons or 'every file is empty'}")
         if vocab is None:
-            counts = merge_counts(stage, len(records), min_freq=config.min_freq)
+            counts = merge_counts(done, len(records), min_freq=config.min_freq)
             specials = recipe.resolved_rules.specials
             limits = {"max_vocab": config.max_vocab, "min_freq": config.min_freq}
             vocab = Vocab(build_itos(counts, **limits, specials=specials, known=known))
         vocab.save(stage / VOCAB_FILE)
-        found = {label for record in records for label in record.labels}
-        label_order = order_labels(found) if labels is None else list(labels)
-        if unknown := found - set(label_order):
-            known = ", ".join(label_order) or "none"
-            raise SourceError(
-                f"found labels {', '.join(sorted(unknown)[:5])}, which the training set has not: it has {known}. Give those, or leave these documents out"
-            )
-        shards = _number_units(stage, len(records), label_order, config)
+        label_order = _label_order(records, labels)
+        shards = number_units(done, stage, len(records), label_order, job.columns, workers=workers)
         manifest = _make_manifest(
             stage, records, shards, vocab, label_order, recipe, fingerprint, multi_label=config.multi_label
         )
         if config.tables is not None:
-            _remember(stage, recipe, Path(config.tables))
+            _remember(done, recipe, Path(config.tables))
         _publish(stage, out, manifest)
     _report(records)
-    return _result(TokenStore(out), seconds=time.monotonic() - begin_s, reused=False)
+    fresh = [record for record in records if record.index not in before]
+    return _result(TokenStore(out), fresh, seconds=time.monotonic() - begin_s)
+
+
+def _check_tables(config: TokenizeConfig, custom_rules: Rules | None) -> None:
+    if config.tables is not None and custom_rules is not None:
+        raise ConfigError(
+            "--tables can't be used with rules of your own: nothing in the file would tell that they changed"
+        )
+    if config.tables is not None and not Path(config.tables).absolute().parent.is_dir():
+        raise ConfigError(f"--tables {config.tables}: its folder does not exist: make it first")
+
+
+def _label_order(records: Sequence[UnitRecord], labels: Sequence[str] | None) -> list[str]:
+    """The labels that were found in their order, or those given. Raises `SourceError` where others were found."""
+    found = {label for record in records for label in record.labels}
+    if labels is None:
+        return order_labels(found)
+    if unknown := sorted(found - set(labels)):
+        raise SourceError(
+            f"found labels {', '.join(unknown[:5])}, which the training set has not: it has {', '.join(labels) or 'none'}. Give those, or leave these documents out"
+        )
+    return list(labels)
 
 
 def _left_behind(out: Path) -> set[str]:
@@ -205,13 +232,28 @@ def _left_behind(out: Path) -> set[str]:
     return {VOCAB_FILE, "dataset_info.json", "state.json"} | {path.name for path in out.glob("shard-*.arrow")}
 
 
-def _holds(out: Path, fingerprint: str) -> bool:
-    """Whether `out` is a whole store with this fingerprint; a damaged one is to be made again, not to stand in the way."""
+def _clear_away(out: Path, done: Path) -> None:
+    """Remove what a run left in a finished store that was killed at its very end, unless another run works there."""
+    if done.exists() or any(out.glob(f"{STAGING_PREFIX}*")):
+        with suppress(OutputInUseError), locked(out):  # the lock clears staging folders away
+            shutil.rmtree(done, ignore_errors=True)
+
+
+def _holds(out: Path, fingerprint: str, *, force: bool) -> bool:
+    """Whether `out` is a whole store with this fingerprint.
+
+    A damaged one, or one of which a file changed as it was read, is to be made again; with `force` also one without
+    documents that killed or stopped their worker, which else is told of.
+    """
     try:
-        return is_store(out) and TokenStore(out).fingerprint == fingerprint
+        if not is_store(out) or (store := TokenStore(out)).fingerprint != fingerprint:
+            return False
     except StoreError as err:
         log(f"{err}: it is made again")
         return False
+    if n_left_out := store.manifest.get("n_left_out", 0):
+        log(f"{out} was made without {n_left_out:,} documents that killed or stopped their worker, {MANIFEST} names them: --force makes it again")  # fmt: skip
+    return not store.manifest.get("changed", False) and not (n_left_out and force)
 
 
 def store_fingerprint(
@@ -236,35 +278,6 @@ def store_fingerprint(
         "labels": list(labels) if labels is not None else None,
     }
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
-
-
-def n_workers(config: TokenizeConfig, n_units: int) -> int:
-    """Processes to use: `--workers`, or as many as processors, and never more than there are units."""
-    import joblib
-
-    return max(1, min(config.workers or joblib.cpu_count(), n_units))
-
-
-def _tokenize_units(plan: Plan, job: Job, config: TokenizeConfig) -> list[UnitRecord]:
-    """Pass 1, with progress; the records in the order of the units."""
-    records: list[UnitRecord | None] = [None] * len(plan.units)
-    calls = ((index, unit, job) for index, unit in enumerate(plan.units))
-    begin_s, done_bytes, n_docs, n_bytes = time.monotonic(), 0, 0, 0
-    with progress("tokenize", plan.n_bytes) as bar:
-        for record in run_units(tokenize_unit, calls, workers=n_workers(config, len(plan.units))):
-            records[record.index] = record
-            done_bytes += sum(piece.n_bytes for piece in plan.units[record.index])
-            n_docs, n_bytes = n_docs + record.n_docs, n_bytes + record.n_bytes
-            mb_per_s = n_bytes / 1e6 / (time.monotonic() - begin_s)
-            bar.update(done_bytes, note=f"{n_docs:,} docs  {mb_per_s:.2f} MB/s")
-    return [record for record in records if record is not None]
-
-
-def _number_units(stage: Path, n_units: int, labels: list[str], config: TokenizeConfig) -> list[dict[str, Any]]:
-    """Pass 2; what the manifest says of each shard, in order."""
-    calls = ((index, str(stage), str(stage / VOCAB_FILE), labels, columns_of(config)) for index in range(n_units))
-    shards = run_units(number_unit, calls, workers=n_workers(config, n_units))
-    return sorted(shards, key=lambda shard: shard["index"])
 
 
 def _make_manifest(
@@ -301,14 +314,16 @@ def _make_manifest(
         "vocab_size": len(vocab),
         "vocab_sha256": vocab.sha256,
         "files": files,
+        **({"changed": True} if any(record.changed for record in records) else {}),
+        **({"n_left_out": n} if (n := sum(record.n_left_out for record in records)) else {}),
         "cut": [source for record in records for source in record.cut],
         "quarantined": [q._asdict() for record in records for q in record.quarantined],
     }
 
 
-def _remember(stage: Path, recipe: TokenizerRecipe, tables: Path) -> None:
+def _remember(done: Path, recipe: TokenizerRecipe, tables: Path) -> None:
     """Add what the units taught the engines to the file of `--tables`."""
-    parts = sorted(stage.glob("unit-*.tables.arrow"))
+    parts = sorted(done.glob("unit-*.tables.arrow"))
     if parts:
         from ..text.warm import merge
 
@@ -342,7 +357,8 @@ def _report(records: list[UnitRecord]) -> None:
         log(f"quarantined {len(quarantined) - MAX_SHOWN} more; {MANIFEST} lists them all")
 
 
-def _result(store: TokenStore, *, seconds: float, reused: bool) -> TokenizeResult:
+def _result(store: TokenStore, fresh: Sequence[UnitRecord], *, seconds: float) -> TokenizeResult:
+    """What a store holds, and how fast the `fresh` units of this run were; of none the store was there already."""
     manifest = store.manifest
     per_s = 1 / seconds if seconds else 0.0
     return TokenizeResult(
@@ -351,12 +367,12 @@ def _result(store: TokenStore, *, seconds: float, reused: bool) -> TokenizeResul
         n_bytes=manifest["n_bytes"],
         vocab_size=manifest["vocab_size"],
         seconds=round(seconds, 3),
-        tokens_per_s=round(store.n_tokens * per_s, 1),
-        mb_per_s=round(manifest["n_bytes"] / 1e6 * per_s, 3),
+        tokens_per_s=round(sum(record.n_tokens for record in fresh) * per_s, 1),
+        mb_per_s=round(sum(record.n_bytes for record in fresh) / 1e6 * per_s, 3),
         fallback_fraction=round(manifest["n_fallback"] / max(manifest["n_chunks"], 1), 6),
         unknown_fraction=round(manifest["n_unknown"] / max(store.n_tokens, 1), 6),
         n_quarantined=len(manifest["quarantined"]),
         labels=store.labels,
-        reused=reused,
+        reused=seconds == 0,
         out=str(store.folder),
     )

@@ -4,9 +4,12 @@ Second in the flow, inside the workers. What can't be read becomes a `Quarantine
 the reading goes on. Knows nothing of rules and tokens.
 """
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +20,7 @@ from .pieces import (
     UNREADABLE,
     Columns,
     Document,
+    MayPass,
     Piece,
     Quarantined,
     ReadFunction,
@@ -50,7 +54,51 @@ def read_piece(piece: Piece, columns: Columns, read: ReadFunction | None = None)
                 checked = checked._replace(label=None)
             yield checked
     except UNREADABLE as err:
-        yield Quarantined(piece.name, f"can't be read: {err}", piece.begin)
+        yield _unreadable(piece, err)
+
+
+class LeftOut(NamedTuple):
+    """A document that is not read, for it kills or stops who does: its number in its piece, and why.
+
+    `is_read` False: it could not even be read, nor what comes after it in the piece.
+    """
+
+    number: int
+    is_read: bool
+    reason: str
+
+
+def read_but(
+    piece: Piece, columns: Columns, left_out: Iterable[LeftOut], read: ReadFunction | None = None
+) -> Iterator[Document | Quarantined]:
+    """`read_piece` without some documents, which are quarantined."""
+    reasons = {each.number: each for each in left_out}
+    documents = read_piece(piece, columns, read)
+    for number in count():
+        out = reasons.get(number)
+        if out and not out.is_read:
+            yield Quarantined(piece.name, f"from its document {number} on (the first is 0): {out.reason}", piece.begin)
+            return
+        if (found := next(documents, None)) is None:
+            return
+        yield Quarantined(found.source, out.reason, _place(found.source, piece)) if out else found
+
+
+def _place(source: str, piece: Piece) -> int:
+    """The byte or row of a document, which its name ends with; of a file that is one document its begin."""
+    place = re.search(r"[@#](\d+)$", source) if piece.format != "file" else None
+    return int(place[1]) if place else piece.begin
+
+
+def _unreadable(piece: Piece, err: Exception) -> Quarantined:
+    """What is quarantined for an error; of the system (a file that is gone, a share that is away) only for this run.
+
+    Not for want of permission, which the fingerprint of the store knows of.
+    """
+    reason = f"can't be read: {err}"
+    if isinstance(err, OSError) and err.errno is not None and not isinstance(err, PermissionError):
+        return MayPass(piece.name, reason, piece.begin)
+    return Quarantined(piece.name, reason, piece.begin)
 
 
 # ---- many at once ---------------------------------------------------------------------------------------------------
@@ -75,16 +123,16 @@ class Texts:
 def read_texts(piece: Piece, columns: Columns, read: ReadFunction | None = None) -> Iterator[Texts | Quarantined]:
     """The documents of a piece in batches; strings that lie in Arrow's memory never become Python's."""
     if piece.format not in ("parquet", "arrow"):
-        yield from _batched(read_piece(piece, columns, read))
+        yield from batched(read_piece(piece, columns, read))
         return
     try:
         for rows in read_row_texts(piece, columns):
             if isinstance(rows, Rows):
                 yield _beside(rows, piece)
             else:  # some are no UTF-8
-                yield from _batched(_checked(found) for found in rows)
+                yield from batched(_checked(found) for found in rows)
     except UNREADABLE as err:
-        yield Quarantined(piece.name, f"can't be read: {err}", piece.begin)
+        yield _unreadable(piece, err)
 
 
 def _beside(rows: Rows, piece: Piece) -> Texts:
@@ -95,7 +143,8 @@ def _beside(rows: Rows, piece: Piece) -> Texts:
     return Texts(data, rows.offsets, labels, [f"{piece.name}#{row}" for row in rows.numbers])
 
 
-def _batched(found: Iterator[Document | Quarantined]) -> Iterator[Texts | Quarantined]:
+def batched(found: Iterable[Document | Quarantined]) -> Iterator[Texts | Quarantined]:
+    """Documents side by side, in batches; what is quarantined comes before the batch it would be in."""
     docs: list[Document] = []
     n_bytes = 0
     for each in found:

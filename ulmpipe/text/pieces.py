@@ -9,6 +9,7 @@ import csv
 import gzip
 import io
 import lzma
+import os
 import re
 import zlib
 from collections.abc import Callable, Iterator
@@ -50,6 +51,7 @@ class Piece:
     first_row: int = 0  # of a CSV piece: rows before `begin`, to name rows by
     label: str | None = None  # from the folder
     has_label: bool = True  # False: labels that are there are not read
+    stamp: tuple[int, ...] | None = None  # of the file when the run was planned, see `file_stamp`; None: it may change
 
 
 class Document(NamedTuple):
@@ -66,6 +68,10 @@ class Quarantined(NamedTuple):
     source: str
     reason: str
     offset: int
+
+
+class MayPass(Quarantined):
+    """What this run could not read, and the next one may: it changed, or was gone."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +99,15 @@ def file_format(path: Path) -> str | None:
 def is_compressed(path: Path) -> bool:
     """Whether the name ends in a compression that `documents.py` can read."""
     return split_suffixes(path)[1] != ""
+
+
+def file_stamp(path: str | Path) -> tuple[int, ...] | None:
+    """Size, time of change and number of a file, which tell whether it is still the same; None where it can't be looked at."""
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return None
+    return stat.st_size, stat.st_mtime_ns, stat.st_ino
 
 
 def open_bytes(path: str) -> IO[bytes]:

@@ -4,40 +4,37 @@
     2. merge_counts, in the parent: counts in the order of the units -> the vocabulary
     3. number_unit, in workers: the engine's numbers -> the vocabulary's ids -> a finished shard -> staging
 
-The parent alone moves shards into place (tasks/tokenize.py). Two passes cost little: the second runs at the speed of
-memory, and no worker ever waits for another's counts.
+The parent alone moves files into place (tasks/tokenize.py): those of the first pass among what is done (done.py), shards
+into the store. Two passes cost little: the second runs at the speed of memory, and no worker ever waits for another's counts.
 """
 
-import ctypes
-import gc
-import os
-import signal
-import sys
+import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..durable import describe_file, fsync_file
-from ..errors import EngineMismatchError, UlmpipeError
-from ..lean import for_tokens_only, is_for_tokens_only
-from .documents import Texts, read_texts
+from ..errors import EngineMismatchError
+from .documents import LeftOut, Texts, batched, read_but, read_texts
 from .labels import label_names
-from .pieces import Columns, Quarantined, ReadFunction
+from .pieces import Columns, MayPass, Piece, Quarantined, ReadFunction, file_stamp
 from .source import Unit
 from .store import ids_dtype, shard_name, shard_schema
 from .tokenizer import TokenizerRecipe, cut_long_chunks
-from .vocab import Vocab
+from .vocab import VOCAB_FILE, Vocab
+from .workers import mark
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from .engine import Encoded, Engine
 
+MARK_S = 0.5  # seconds, after which a unit gives another sign of life
 MAX_ENGINE_BYTES = 256 << 20  # of an engine's tables: past it a unit begins with empty ones
 BATCH_TOKENS = 1 << 20  # a record batch is written when it holds so many: bounds the memory of a unit that can't be cut
 
@@ -52,9 +49,7 @@ class Job:
     read: ReadFunction | None = None
     engine: str = "fast"
     verify: float = 0.0  # share of the documents that the reference tokenizes too
-    tables: str | None = (
-        None  # a file that remembers chunks: it is read, and `unit-<index>.tables.arrow` is added to it
-    )
+    tables: str | None = None  # a file that remembers chunks: read, and `unit-<index>.tables.arrow` is added to it
 
 
 @dataclass
@@ -71,70 +66,84 @@ class UnitRecord:
     n_fallback: int = 0  # chunks that the reference tokenized where a table could not
     cut: list[str] = field(default_factory=list)  # documents with chunks longer than `MAX_CHUNK`
     notes: list[str] = field(default_factory=list)
-
-
-def run_units(task: Callable[..., Any], calls: Iterable[tuple[Any, ...]], *, workers: int) -> Iterator[Any]:
-    """Call `task(*call)` for every call, on `workers` processes; results in the order in which they get done.
-
-    One worker means this process: no pool, the same bytes. Processes are loky's, started afresh and never forked.
-    """
-    if workers == 1:
-        yield from (task(*call) for call in calls)
-        return
-    from joblib import Parallel, delayed
-    from joblib.externals.loky.process_executor import TerminatedWorkerError
-
-    # max_nbytes=None: nothing goes through /dev/shm. batch_size=1: a unit is work enough for one message.
-    options: dict[str, Any] = {"return_as": "generator_unordered", "batch_size": 1, "max_nbytes": None}
-    pool = Parallel(n_jobs=workers, backend="loky", **options)
-    results = pool(delayed(_in_worker)(os.getpid(), is_for_tokens_only(), task, call) for call in calls)
-    try:
-        yield from cast(Iterator[Any], results)
-    except TerminatedWorkerError as err:
-        raise UlmpipeError("a worker process was killed, probably for memory: try fewer --workers") from err
-
-
-def _in_worker(parent: int, tokens_only: bool, task: Callable[..., Any], call: tuple[Any, ...]) -> Any:
-    die_with_parent(parent)
-    if tokens_only:  # workers of another program may be given other work later
-        for_tokens_only()
-    gc.freeze()  # spaCy and the tables of tokens stay: there is nothing in them to collect, again and again
-    return task(*call)
-
-
-@lru_cache(maxsize=1)
-def die_with_parent(parent: int) -> None:
-    """Ask the kernel, once, to kill this worker when its parent dies: loky's outlive a killed parent and go on writing."""
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-        if os.getppid() != parent:  # it died before we asked
-            os._exit(1)
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)  # that it wrote, with their sizes and digests
+    changed: bool = False  # whether a file is left out that changed, or was gone: the next run may find it at rest
+    n_left_out: int = 0  # documents that killed or stopped their worker: the next run may have more memory, or time
 
 
 # ---- pass 1 ---------------------------------------------------------------------------------------------------------
 
 
-def tokenize_unit(index: int, unit: Unit, job: Job) -> UnitRecord:
-    """Tokenize a unit into `unit-<index>.arrow` (ids of the engine) and `unit-<index>.counts.arrow` (what they are)."""
+def tokenize_unit(
+    index: int, unit: Unit, job: Job, left_out: Mapping[int, Sequence[LeftOut]] | None = None
+) -> UnitRecord:
+    """Tokenize a unit into `unit-<index>.arrow` (ids of the engine) and `unit-<index>.counts.arrow` (what they are).
+
+    `left_out` are documents by the number of their piece in the unit. They are quarantined, and so is a piece whose file is
+    not what it was when the run was planned, or changes meanwhile.
+    """
+    engine, note = get_engine(job)
+    mark(job.stage, index, 0)  # it is ready: --unit-timeout counts from here
+    n_known = engine.n_known
+    while True:
+        changed = {number for number, piece in enumerate(unit) if has_changed(piece)}
+        record = UnitRecord(index, notes=[note] if note else [])
+        try:
+            _tokenize(record, unit, job, engine, left_out or {}, changed)
+            break
+        except _ChangedError:  # what is written is of no use; the file is left out from the start now
+            continue
+    if job.tables:
+        engine.dump(Path(job.stage) / f"unit-{index:05d}.tables.arrow", first=n_known)
+    for path in sorted(Path(job.stage).glob(f"unit-{index:05d}.*")):
+        fsync_file(path)
+        record.files[path.name] = describe_file(path)
+    return record
+
+
+def get_engine(job: Job) -> "tuple[Engine, str | None]":
+    """This process's engine for a job, with empty tables where they have grown large; and what there is to say of it."""
     from .engine import usable_engine
 
     engine, note = usable_engine(job.recipe, job.engine, job.tables)
     if engine.n_bytes > MAX_ENGINE_BYTES:
         engine.reset()
-    n_known = engine.n_known
+    return engine, note
+
+
+def has_changed(piece: Piece) -> bool:
+    """Whether a piece's file is not what it was when the run was planned, or is gone."""
+    return piece.stamp is not None and file_stamp(piece.path) != piece.stamp
+
+
+class _ChangedError(Exception):
+    """A file has changed while it was read."""
+
+
+def _tokenize(
+    record: UnitRecord,
+    unit: Unit,
+    job: Job,
+    engine: "Engine",
+    left_out: Mapping[int, Sequence[LeftOut]],
+    changed: Container[int],
+) -> None:
     engine.counts.clear()
-    record = UnitRecord(index, notes=[note] if note else [])
-    with UnitWriter(Path(job.stage) / f"unit-{index:05d}.arrow") as writer:
-        for found in (found for piece in unit for found in read_texts(piece, job.columns, job.read)):
+    marked_s = time.monotonic()
+    prefix = f"unit-{record.index:05d}."
+    with UnitWriter(Path(job.stage) / f"{prefix}arrow") as writer:
+        for found in _read_unit(unit, job, left_out, changed):
             if isinstance(found, Quarantined):
                 record.quarantined.append(found)
+                record.changed |= isinstance(found, MayPass)
                 continue
+            if time.monotonic() - marked_s > MARK_S:  # a sign of life
+                marked_s = time.monotonic()
+                mark(job.stage, record.index, record.n_docs)
             n_cut = engine.n_cut
-            encoded = engine.encode_bytes(found.data, found.offsets)
+            encoded = encode(engine, found, job)
             if engine.n_cut > n_cut:
                 record.cut += [name for doc, name in enumerate(found.sources) if len(cut_long_chunks(found[doc])) > 1]
-            verify_texts(engine, found, encoded, job.verify)
             writer.add(encoded, found)
             record.n_docs += len(found)
             record.n_tokens += len(encoded.ids)
@@ -142,10 +151,34 @@ def tokenize_unit(index: int, unit: Unit, job: Job) -> UnitRecord:
             record.labels |= {name for label in found.labels for name in label_names(label, job.columns)}
         counts = writer.finish()
     record.n_chunks, record.n_fallback = engine.counts["n_chunks"], engine.counts["n_fallback"]
-    _write_counts(Path(job.stage) / f"unit-{index:05d}.counts.arrow", engine.itos, counts)
-    if job.tables:
-        engine.dump(Path(job.stage) / f"unit-{index:05d}.tables.arrow", first=n_known)
-    return record
+    _write_counts(Path(job.stage) / f"{prefix}counts.arrow", engine.itos, counts)
+
+
+def _read_unit(
+    unit: Unit, job: Job, left_out: Mapping[int, Sequence[LeftOut]], changed: Container[int]
+) -> Iterator[Texts | Quarantined]:
+    """The documents of a unit in batches. Raises `_ChangedError` where a file, not among those `changed`, has changed."""
+    for number, piece in enumerate(unit):
+        if number in changed:
+            there = file_stamp(piece.path) is not None
+            reason = (
+                "changed while it was read: tokenize again when it does not" if there else "is gone since the run began"
+            )
+            yield MayPass(piece.name, reason, piece.begin)
+            continue
+        if number in left_out:
+            yield from batched(read_but(piece, job.columns, left_out[number], job.read))
+        else:
+            yield from read_texts(piece, job.columns, job.read)
+        if has_changed(piece):
+            raise _ChangedError
+
+
+def encode(engine: "Engine", texts: Texts, job: Job) -> "Encoded":
+    """The ids of documents, a share of them compared with the reference."""
+    encoded = engine.encode_bytes(texts.data, texts.offsets)
+    verify_texts(engine, texts, encoded, job.verify)
+    return encoded
 
 
 def verify_texts(engine: "Engine", texts: Texts, encoded: "Encoded", fraction: float) -> None:
@@ -231,12 +264,12 @@ def _write_counts(path: Path, itos: list[str], counts: np.ndarray) -> None:
 # ---- between: the vocabulary ----------------------------------------------------------------------------------------
 
 
-def merge_counts(stage: Path, n_units: int, *, min_freq: int = 1) -> dict[str, int]:
+def merge_counts(done: Path, n_units: int, *, min_freq: int = 1) -> dict[str, int]:
     """How often each token came in all units, if `min_freq` times or more."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    units = [_read_all(stage / f"unit-{index:05d}.counts.arrow") for index in range(n_units)]
+    units = [_read_all(done / f"unit-{index:05d}.counts.arrow") for index in range(n_units)]
     total = pa.concat_tables(units).group_by("token").aggregate([("count", "sum")])
     frequent = total.filter(pc.field("count_sum") >= min_freq)
     return dict(zip(frequent["token"].to_pylist(), frequent["count_sum"].to_pylist(), strict=True))
@@ -266,13 +299,13 @@ def _vocab(path: str) -> "tuple[Vocab, pa.Array]":
     return vocab, pa.array(vocab.itos, pa.string())
 
 
-def number_unit(index: int, stage: str, vocab_path: str, labels: list[str], columns: Columns) -> dict[str, Any]:
-    """Write `shard-<index>.arrow` from a tokenized unit; returns the manifest's lines on it."""
+def number_unit(index: int, done: str, stage: str, labels: list[str], columns: Columns) -> dict[str, Any]:
+    """Write `stage/shard-<index>.arrow` from a unit in `done` and the vocabulary in `stage`; returns the manifest's lines on it."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    vocab, itos = _vocab(vocab_path)
-    counts = _read_all(Path(stage) / f"unit-{index:05d}.counts.arrow")
+    vocab, itos = _vocab(str(Path(stage) / VOCAB_FILE))
+    counts = _read_all(Path(done) / f"unit-{index:05d}.counts.arrow")
     places = pc.index_in(counts["token"], value_set=itos)  # pyright: ignore[reportAttributeAccessIssue]
     numbers = pc.fill_null(places, vocab.unk_id).to_numpy()
     unit_ids = counts["id"].to_numpy()
@@ -282,7 +315,7 @@ def number_unit(index: int, stage: str, vocab_path: str, labels: list[str], colu
     path = Path(stage) / shard_name(index)
     n_rows = n_tokens = n_unknown = 0
     with (
-        pa.memory_map(str(Path(stage) / f"unit-{index:05d}.arrow")) as mapped,
+        pa.memory_map(str(Path(done) / f"unit-{index:05d}.arrow")) as mapped,
         pa.OSFile(str(path), "wb") as file,
         pa.ipc.new_stream(file, schema) as stream,
     ):

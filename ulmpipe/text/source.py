@@ -23,6 +23,7 @@ from .pieces import (
     Columns,
     Piece,
     file_format,
+    file_stamp,
     is_compressed,
     split_suffixes,
     storable_name,
@@ -94,7 +95,7 @@ def plan_files(paths: Iterable[Path], columns: Columns | None = None, *, unit_by
 
 def cut_file(path: Path, format: str, unit_bytes: int) -> list[Piece]:
     """Cut one file at places where a document ends."""
-    whole = Piece(str(path), storable_name(path.name), format, path.stat().st_size)
+    whole = Piece(str(path), storable_name(path.name), format, path.stat().st_size, stamp=file_stamp(path))
     if is_compressed(path):
         return [whole]  # a compressed stream has no places to start from: it is one unit, read by one worker
     if format == "csv" or format == "tsv":
@@ -204,6 +205,7 @@ def plan_folder(
             "file",
             os.stat(path).st_size,
             label=read_label(name.split("/")[0], columns or Columns()) if labelled else None,
+            stamp=file_stamp(path),
         )
         for name, path in texts
     ]
