@@ -4,13 +4,16 @@ PYTHON ?= python3
 VENV   := .venv
 READY  := $(VENV)/.ready
 
-.PHONY: demo test exact check format clean
+.PHONY: demo test faults exact check format clean
 
 demo: $(READY)  ## the whole pipeline on packaged reviews
 	$(VENV)/bin/ulmpipe demo
 
 test: $(READY)  ## every test; those marked `data` need $$ULMPIPE_DATA
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist loadfile
+
+faults: $(READY)  ## kills, crashes, full disks, flipped bits, hostile files: half an hour
+	ULMPIPE_FAULTS=all OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest tests/faults -n auto
 
 exact: $(READY)  ## every corpus of $$ULMPIPE_DATA, both engines, every preset: a quarter of an hour
 	$(VENV)/bin/python bench/exact.py
