@@ -89,6 +89,21 @@ def test_utf16_is_quarantined_whole(tmp_path: Path, name: str):
     assert bad.source == name and "UTF-16" in bad.reason
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("name", ["a.txt", "below/a.txt", "a.csv", "a.jsonl"])
+def test_utf16_without_its_mark_is_quarantined_whole(tmp_path: Path, name: str, encoding: str):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes('text,label\n{"text": "a"}\n'.encode(encoding))
+    docs, (bad,) = read_all(tmp_path / name if name != "below/a.txt" else tmp_path / "below")
+    assert docs == [] and "UTF-16" in bad.reason
+
+
+def test_some_nul_characters_are_text(tmp_path: Path):
+    (tmp_path / "a.txt").write_bytes(b"a\0b and c\0\0 of more text\n")
+    docs, bad = read_all(tmp_path / "a.txt")
+    assert [d.text for d in docs] == ["a\0b and c\0\0 of more text"] and not bad
+
+
 @pytest.mark.parametrize("row", [b'{"text": "a\\ud800"}', b'{"text": "a", "label": "\\udfff"}', b'{"text": "a\xff"}'])
 def test_json_that_is_no_unicode_is_quarantined(tmp_path: Path, row: bytes):
     (tmp_path / "a.jsonl").write_bytes(b'{"text": "one"}\n' + row + b'\n{"text": "\\ud83d\\ude00"}\n')

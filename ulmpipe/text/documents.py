@@ -198,10 +198,10 @@ def _read_file(piece: Piece, read: ReadFunction | None) -> Iterator[Document | Q
         return
     with open_bytes(piece.path) as file:
         data = file.read().removeprefix(b"\xef\xbb\xbf")
+    refuse_utf16(data)
     try:
         data.decode("utf-8")
     except UnicodeDecodeError as err:
-        refuse_utf16(data)
         yield Quarantined(piece.name, NOT_UTF8, err.start)
     else:
         yield Document(decode(data), piece.label, piece.name)

@@ -4,6 +4,7 @@ A name becomes files: under `$ULMPIPE_DATA` first, then in an installed package,
 `datasets`. Knows where things are; source.py knows how to read them.
 """
 
+import logging
 import os
 from importlib.util import find_spec
 from pathlib import Path
@@ -97,6 +98,9 @@ def _packaged_file(name: str) -> Path:
 def _from_hub(name: str, repository: str, config: str | None, split: str) -> list[Path]:
     import datasets
 
+    logging.getLogger("huggingface_hub").setLevel(
+        logging.ERROR
+    )  # each of its retries is a warning: one line says it all
     try:
         dataset = datasets.load_dataset(repository, config, split=split)
     except Exception as err:  # a dozen unrelated classes say "no network", "no such repository", "no such split"

@@ -28,6 +28,7 @@ FORMATS = {
 }
 TABLES = ("csv", "tsv", "jsonl", "parquet", "arrow")
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
+UTF16_SAMPLE = 1000  # bytes that are looked at
 ARTICLE_TITLE = re.compile(rb" = [^=\n]+ = \r?\n")
 
 PAD_BYTES = 16  # after texts that are scanned: kernels read 8 bytes at a time, and past the end
@@ -125,7 +126,7 @@ def byte_lines(piece: Piece) -> Iterator[tuple[int, bytes]]:
     """The lines of a piece with the offset of each; lines end at `\\n` only, as in every tool but Python's `splitlines`."""
     with open_bytes(piece.path) as file:
         if piece.begin:
-            refuse_utf16(file.read(2))
+            refuse_utf16(file.read(UTF16_SAMPLE))
             file.seek(piece.begin)
         offset = piece.begin
         for line in file:
@@ -140,8 +141,13 @@ def byte_lines(piece: Piece) -> Iterator[tuple[int, bytes]]:
 
 
 def refuse_utf16(begin: bytes) -> None:
-    """Raise `ValueError` if a file that begins so is UTF-16, where nothing could be read."""
-    if begin.startswith((b"\xff\xfe", b"\xfe\xff")):
+    """Raise `ValueError` if a file that begins so is UTF-16, where nothing could be read, or NUL after every letter.
+
+    Without its mark UTF-16 is valid UTF-8 where it holds plain letters: every second byte of these is NUL.
+    """
+    sample = begin[:UTF16_SAMPLE]
+    n_nul = max(sample[0::2].count(0), sample[1::2].count(0))
+    if begin.startswith((b"\xff\xfe", b"\xfe\xff")) or n_nul > max(3, 0.3 * len(sample)):
         raise ValueError("it is UTF-16, expected UTF-8: convert it, e.g. iconv -f UTF-16 -t UTF-8")
 
 

@@ -97,7 +97,7 @@ def run_calls(
         if n_unexplained > MAX_UNEXPLAINED:
             raise UlmpipeError("worker processes are killed as they begin: try fewer --workers, or free some memory")
         workers = max(1, workers // 2)
-        log(f"a worker process was killed, probably for memory: going on with {workers}")
+        log(f"a worker process was killed, probably for memory: its work is tried again, {workers} at a time")
 
 
 def _results(task: Callable[..., Any], calls: Sequence[Call], workers: int, marks: Path) -> Iterator[tuple[int, Any]]:
