@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV   := .venv
 READY  := $(VENV)/.ready
 
-.PHONY: demo test faults exact check format clean
+.PHONY: demo test faults exact bench peers readme check format clean
 
 demo: $(READY)  ## the whole pipeline on packaged reviews
 	$(VENV)/bin/ulmpipe demo
@@ -17,6 +17,16 @@ faults: $(READY)  ## kills, crashes, full disks, flipped bits, hostile files: ha
 
 exact: $(READY)  ## every corpus of $$ULMPIPE_DATA, both engines, every preset: a quarter of an hour
 	$(VENV)/bin/python bench/exact.py
+
+bench: $(READY)  ## every bench on little work, to see that it measures; bench/all.py --full does it all
+	$(VENV)/bin/python bench/all.py
+
+peers: $(READY)  ## what benches compare with, in an environment of its own: PEER_PYTHON=.venv-peers/bin/python
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/pip install --quiet --disable-pip-version-check --no-deps -r bench/peers.txt
+
+readme: $(READY)  ## every command of README, on little data
+	$(VENV)/bin/python bench/readme.py
 
 check: $(READY)  ## formatter, linter, types
 	$(VENV)/bin/ruff format --check .

@@ -1,6 +1,7 @@
 """How a bench writes its numbers down: with the machine, the versions and the commit, as bench/results/NAME.json."""
 
 import json
+import os
 import statistics
 import subprocess
 import tempfile
@@ -14,7 +15,7 @@ from filelock import FileLock
 from ulmpipe.machine import info
 
 ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "bench" / "results"
+RESULTS = Path(os.environ.get("ULMPIPE_RESULTS", ROOT / "bench" / "results"))
 
 
 def write(name: str, result: dict[str, Any]) -> None:

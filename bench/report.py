@@ -1,7 +1,7 @@
-"""The goal of this script is to keep README's numbers those of bench/results/*.json.
+"""The goal of this script is to keep the numbers of README and of bench/README those of bench/results/*.json.
 
 python bench/report.py            writes the tables between `<!-- bench:NAME -->` and `<!-- end -->`
-python bench/report.py --check    fails if README says something else
+python bench/report.py --check    fails if a page says something else
 """
 
 import sys
@@ -17,7 +17,7 @@ from bench.report_accuracy import ablation_table, accuracy_table, en_small_lines
 from bench.report_common import command_rows, machine_line, parts_line
 
 ROOT = Path(__file__).parent.parent
-README = ROOT / "README.md"
+PAGES = (ROOT / "README.md", ROOT / "bench" / "README.md")
 BLOCK = re.compile(r"(<!-- bench:(\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -366,8 +366,18 @@ def predict_table(result: dict[str, Any]) -> str:
     return "\n".join([*lines, parts_line(parts)])
 
 
-def render(readme: str) -> str:
-    """README with every block made again from its JSON."""
+def faults_table(result: dict[str, Any]) -> str:
+    """What was tried against a run, and how often nothing was lost."""
+    tried, survived = result["tried"], result["survived"]
+    lines = ["| fault | tried | survived |", "|---|---|---|"]
+    lines += [f"| {kind} | {n:,} | {survived.get(kind, 0):,} |" for kind, n in tried.items()]
+    lines.append(f"| in all | {sum(tried.values()):,} | {sum(survived.values()):,} |")
+    lost = "" if tried != survived else "Lost bytes: 0.\n\n"  # which every test of them asserts
+    return "\n".join([*lines, "", lost + machine_line(result)])
+
+
+def render(page: str) -> str:
+    """A page with every block made again from its JSON."""
     tables = {
         "demo": demo_lines,
         "tokenize": tokenize_table,
@@ -378,6 +388,7 @@ def render(readme: str) -> str:
         "labels": labels_table,
         "thousand": thousand_table,
         "ablation": ablation_table,
+        "faults": faults_table,
         "vision": vision_table,
         "vision_claims": claims_table,
         "train_lm": train_lm_table,
@@ -395,16 +406,18 @@ def render(readme: str) -> str:
         )
         return f"{match[1]}\n{tables[match[2]](result)}\n\n{match[3]}"
 
-    return BLOCK.sub(block, readme)
+    return BLOCK.sub(block, page)
 
 
 def main() -> None:
-    """Write README again, or only compare."""
-    found = README.read_text(encoding="utf-8")
-    expected = render(found)
-    if "--check" in sys.argv[1:]:
-        sys.exit(0 if found == expected else "README.md differs from bench/results: run python bench/report.py")
-    README.write_text(expected, encoding="utf-8")
+    """Write the pages again, or only compare."""
+    for path in PAGES:
+        found = path.read_text(encoding="utf-8")
+        expected = render(found)
+        if "--check" not in sys.argv[1:]:
+            path.write_text(expected, encoding="utf-8")
+        elif found != expected:
+            sys.exit(f"{path.relative_to(ROOT)} differs from bench/results: run python bench/report.py")
 
 
 if __name__ == "__main__":

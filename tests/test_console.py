@@ -72,11 +72,38 @@ def test_plain_progress_before_anything_is_done(capsys: pytest.CaptureFixture[st
 
 def test_terminal_progress_draws_a_bar_on_stderr(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr(console, "BAR_AFTER_S", 0.0)
     with progress("tokenize", 10) as bar:
         bar.update(10, "1,200 docs")
     out, err = capsys.readouterr()
     assert out == ""
     assert "tokenize" in err and "100%" in err and "1,200 docs" in err
+
+
+def test_what_is_done_in_a_moment_has_no_bar(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, clock: Clock
+):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with progress("verify", 10) as bar:
+        clock.now_s += 0.5 * console.BAR_AFTER_S
+        bar.update(10)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_work_within_work_has_no_bar_of_its_own(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    """A terminal shows one at a time: rich raises an error for a second."""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr(console, "BAR_AFTER_S", 0.0)
+    with progress("outer", 10) as outer:
+        outer.update(1)
+        with progress("inner", 10) as inner:
+            inner.update(5)
+        outer.update(10)
+    err = capsys.readouterr().err
+    assert "outer" in err and "inner" not in err
+    with progress("next", 10) as bar:
+        bar.update(10)
+    assert "next" in capsys.readouterr().err
 
 
 def test_progress_lets_errors_through():

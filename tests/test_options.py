@@ -7,7 +7,7 @@ import pytest
 
 from ulmpipe.config import FinetuneConfig, PretrainConfig, ReadConfig, TokenizeConfig, TrainConfig
 from ulmpipe.errors import ConfigError
-from ulmpipe.options import flag_name, make_config, pick
+from ulmpipe.options import as_flags, flag_name, make_config, pick
 
 KINDS = [ReadConfig, TokenizeConfig, TrainConfig, PretrainConfig, FinetuneConfig]
 
@@ -120,3 +120,15 @@ def test_flag_names():
 def test_pick_takes_the_part_of_a_larger_config():
     comp = pick(TokenizeConfig, FinetuneConfig(rules="course", workers=3, batch_size=9))
     assert comp == TokenizeConfig(rules="course", workers=3)
+
+
+def test_options_as_flags_can_be_typed():
+    given = {"from_model": "my models/lm", "report": False, "multi_label": True, "lr": 1e-3, "max_steps": None}
+    assert as_flags(FinetuneConfig, given) == [
+        "--from",
+        "'my models/lm'",
+        "--no-report",
+        "--multi-label",
+        "--lr",
+        "0.001",
+    ]

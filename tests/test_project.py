@@ -34,7 +34,8 @@ MAY_IMPORT = {
     "models": BASE,
     "train": BASE,
     "text": BASE,
-    "tasks": {*BASE, "journal", "options", "config", "models", "train", "text"},
+    "reports": {*BASE, "journal", "train"},
+    "tasks": {*BASE, "journal", "options", "config", "models", "train", "text", "reports"},
     "cli": {*BASE, "command", "config", "tasks", "train", "machine", "journal_cli"},
     "__main__": {"cli"},
     "__init__": set(),
@@ -57,7 +58,8 @@ VISION_MAY_IMPORT: dict[str, set[str]] = {
     "learner": {"data", "augment", "mixup", "xresnet"},
     "plot": {"data", "augment"},
     "model": {"data", "augment", "transfer", "xresnet"},
-    "train": {"config", "named", "source", "data", "learner", "model", "plot", "transfer"},
+    "report": {"data", "model"},
+    "train": {"config", "named", "source", "data", "learner", "model", "plot", "transfer", "report"},
     "evaluate": {"config", "source", "store", "data", "augment", "model"},
 }
 
@@ -106,6 +108,7 @@ def test_imports_of_vision_run_down(path: Path):
         "journal",
         "options",
         "train",
+        "reports",
         *(["command"] if own == "__main__" else []),
     }
 

@@ -23,6 +23,7 @@ _MODULES = {
     "verify": "tasks.verify",
     "import_fastai": "tasks.import_fastai",
     "doctor": "tasks.doctor",
+    "report": "tasks.report",
     "info": "machine",
     "demo": "tasks.demo",
     "Pretrained": "tasks.model_folder",

@@ -245,6 +245,20 @@ def doctor(model: Model, source: Source, *, json: Json = False, quiet: Quiet = F
 
 
 @app.command()
+def report(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN ...", help="folder of a training: pretrain's, finetune's, vision's")],
+    *,
+    out: Annotated[str | None, typer.Option("--out", "-o", help="file to write; default: RUN/report.html, of several compared.html")] = None,
+    json: Json = False,
+) -> None:  # fmt: skip
+    """Make the page of a training again, or one that compares several."""
+    from .tasks.report import report as run
+
+    result = run(*runs, out=out)
+    finish(result, [result.out], as_json=json)
+
+
+@app.command()
 def info(*, json: Json = False) -> None:
     """Show versions, processor, GPU and threads: what a bug report needs."""
     from .machine import info as run

@@ -86,6 +86,7 @@ class TrainConfig:
     )
     resume: bool = option(False, "go on from the output's checkpoint")
     tensorboard: bool = option(False, "write TensorBoard logs into the output folder, tensorboard/")
+    report: bool = option(True, "write report.html into the model folder when it is done: see ulmpipe report")
     note: str | None = option(None, "what the journal shall say of this run: see ulmpipe journal")
 
 

@@ -1,17 +1,20 @@
 """What a person sees while work goes on: log lines and progress bars, all of it on stderr.
 
-A bar where stderr is a terminal, a plain line every few seconds where it is not (a log file, CI). Results never
+A bar where stderr is a terminal and the work takes longer than a moment, a plain line every few seconds where it is not (a log
+file, CI); of work within work only the outer one's bar. Results never
 come this way: the command line prints them to stdout. Imports only rich, and only when a bar is drawn.
 """
 
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Protocol
 
 PLAIN_INTERVAL_S = 10.0
+BAR_AFTER_S = 1.0  # what takes less needs no bar
 _quiet = False
+_n_open = 0  # of progress: a terminal has one bar at a time
 
 
 def set_quiet(quiet: bool) -> None:
@@ -47,13 +50,20 @@ def progress(description: str, total: float) -> Iterator[Bar]:
     with progress("tokenize", n_bytes) as bar:
         bar.update(done_bytes, note="1,200 docs, 1.3 MB/s")
     """
-    if _quiet:
-        yield _SilentBar()
-    elif sys.stderr.isatty():
-        with _rich_bar(description, total) as bar:
-            yield bar
-    else:
-        yield _PlainBar(description, total)
+    global _n_open
+    _n_open += 1
+    try:
+        if _quiet:
+            yield _SilentBar()
+        elif not sys.stderr.isatty():
+            yield _PlainBar(description, total)
+        elif _n_open > 1:
+            yield _SilentBar()
+        else:
+            with _LateBar(description, total) as bar:
+                yield bar
+    finally:
+        _n_open -= 1
 
 
 class _SilentBar:
@@ -75,6 +85,22 @@ class _PlainBar:
         self.last_s = now
         left_s = (now - self.begin_s) * (self.total - done) / max(done, 1e-9)
         log(f"{self.description} {done / self.total:4.0%}  {note}  {left_s:.0f} s left")
+
+
+class _LateBar(ExitStack):
+    """A bar of rich's, drawn from the first update after `BAR_AFTER_S` on."""
+
+    def __init__(self, description: str, total: float):
+        super().__init__()
+        self.begin_s = time.monotonic()
+        self.description, self.total = description, total
+        self.bar: Bar | None = None
+
+    def update(self, done: float, note: str = "") -> None:
+        if self.bar is None and time.monotonic() - self.begin_s >= BAR_AFTER_S:
+            self.bar = self.enter_context(_rich_bar(self.description, self.total))
+        if self.bar is not None:
+            self.bar.update(done, note)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -219,11 +219,16 @@ def describe_file(path: Path) -> dict[str, Any]:
     return {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
 
 
-def check_files(folder: Path, manifest: dict[str, Any], *, digests: bool = False) -> int:
+def check_files(
+    folder: Path, manifest: dict[str, Any], *, digests: bool = False, told: Callable[[int], None] | None = None
+) -> int:
     """Compare a folder's files with its manifest: names and sizes, and every byte with `digests`. Returns how many.
+
+    `told` is told the bytes of all files that are checked, after each.
 
     Raises `StoreError` that names the first file that differs.
     """
+    n_bytes = 0
     for name, said in manifest["files"].items():
         path = folder / name
         if not FILE_NAME.fullmatch(name):
@@ -236,4 +241,7 @@ def check_files(folder: Path, manifest: dict[str, Any], *, digests: bool = False
             )
         if digests and sha256_of(path) != said["sha256"]:
             raise StoreError(f"{path} was altered: its sha256 is not that of {MANIFEST}")
+        n_bytes += said["bytes"]
+        if told is not None:
+            told(n_bytes)
     return len(manifest["files"])

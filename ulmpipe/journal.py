@@ -129,6 +129,23 @@ class Run:
         """Write the end of the run, with the curve up to there."""
         self._save(state=state, error=error, seconds=round(time.monotonic() - self.begin_s, 1))
 
+    def entry(self) -> Row:
+        """What the journal says of this run so far, for people: its number, when, where and of which commit."""
+        known: Any = self.row["machine"] or {}
+        commit = self.row["git_commit"]
+        found = {
+            "number": self.id,
+            "journal": str(self.path),
+            "date": self.row["date"],
+            "note": self.row["note"],
+            "commit of the working folder": commit
+            and commit[:12] + ("" if self.row["tree_clean"] else ", changed since"),
+            "goes on from run": self.row["goes_on_from"],
+            **{name: known.get(name) for name in ("processor", "cores", "memory_gb", "gpu", "python", "ulmpipe")},
+            **dict(known.get("packages", {})),
+        }
+        return {name: value for name, value in found.items() if value is not None}
+
     def _save(self, **columns: Any) -> None:
         """Bring the row up to date in the file."""
         if not self.writes:

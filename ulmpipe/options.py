@@ -4,6 +4,7 @@ config.py, and `vision`, hold the dataclasses; here is how a field is described,
 """
 
 import math
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import Field, asdict, field, fields
 from difflib import get_close_matches
@@ -66,6 +67,19 @@ def _bad_value(option: Field[Any], value: Any) -> str:
 def flag_name(option: Field[Any]) -> str:
     """`--batch-size` for the field `batch_size`."""
     return "--" + (option.metadata["flag"] or option.name).replace("_", "-")
+
+
+def as_flags(kind: type, options: Mapping[str, Any]) -> list[str]:
+    """Options as words of a command line, quoted for a shell: those of a bool by its name, or its `--no-` name."""
+    by_name = {f.name: f for f in fields(kind)}
+    words: list[str] = []
+    for name, value in options.items():
+        flag = flag_name(by_name[name])
+        if isinstance(value, bool):
+            words.append(flag if value else f"--no-{flag[2:]}")
+        elif value is not None:
+            words += [flag, shlex.quote(str(value))]
+    return words
 
 
 def pick(kind: type[Config], config: Any) -> Config:

@@ -41,6 +41,7 @@ class FitConfig(ReadConfig):
     cache: str = option("auto", "keep decoded pictures on disk; auto: where they fill less than half of what is free", choices=("auto", "always", "never"))  # fmt: skip
     checkpoint_steps: int = option(500, "write a checkpoint every so many steps; the last one is kept", bound="more than 0")  # fmt: skip
     resume: bool = option(False, "go on from the output's checkpoint")
+    report: bool = option(True, "write report.html into the model folder when it is done: see ulmpipe report")
     note: str | None = option(None, "what the journal shall say of this run: see ulmpipe journal")
 
 

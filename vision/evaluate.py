@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from ulmpipe.console import log
+from ulmpipe.console import Bar, log, progress
 from ulmpipe.errors import SourceError
 from ulmpipe.options import make_config
 from ulmpipe.train import (
+    Callback,
     FixedBatches,
     Learner,
     MixedPrecision,
@@ -74,7 +75,7 @@ def evaluate(
     classifier = ImageClassifier.from_pretrained(model, device=pick_device(device))
     pictures, records = _open(str(source), classifier, config)
     batches = ImageBatches(pictures, records, batch_size=BATCH_SIZE, shuffle=False)
-    pred, target = reader(classifier).predict(batches)
+    pred, target = _predict(reader(classifier), batches, "evaluate")
     if not len(target):
         raise SourceError(
             f"not one of {len(records):,} pictures can be decoded: {next(iter(pictures.quarantined.values()))}"
@@ -82,7 +83,7 @@ def evaluate(
     if tta and not classifier.flip:
         log("the network was not trained on mirror images: they are left out")
     elif tta:
-        mirrored, _ = reader(classifier, mirror=True).predict(batches)
+        mirrored, _ = _predict(reader(classifier, mirror=True), batches, "evaluate, mirrored")
         pred = torch.logaddexp(pred.log_softmax(1), mirrored.log_softmax(1))  # of twice the mean probability
     confusion = confusion_matrix(pred.argmax(1), target, len(classifier.classes))
     return Evaluation(
@@ -96,6 +97,22 @@ def evaluate(
         n_quarantined=len(pictures.quarantined),
         quarantined={pictures.names[record]: reason for record, reason in pictures.quarantined.items()},
     )
+
+
+class _Moves(Callback):
+    """Move a bar with the batches that are read."""
+
+    def __init__(self, bar: Bar):
+        self.bar = bar
+
+    def after_batch(self, learn: Learner) -> None:
+        self.bar.update(learn.batch_index + 1)
+
+
+def _predict(learn: Learner, batches: ImageBatches, description: str) -> tuple[Tensor, Tensor]:
+    with progress(description, len(batches)) as bar:
+        learn.callbacks.append(_Moves(bar))
+        return learn.predict(batches)
 
 
 def _open(source: str, classifier: ImageClassifier, config: ReadConfig) -> tuple[StreamedPictures, Records]:

@@ -29,10 +29,11 @@ def show_batch(learn: Learner, classes: Sequence[str], path: Path, *, n: int = S
     draw_grid(to_pixels(views, augment), [str(classes[label]) for label in target[:n].tolist()], path)
 
 
-def show_top_losses(learn: Learner, data: ImageData, path: Path, *, n: int = SHOWN) -> None:
-    """Draw the validation pictures of the highest loss: what they were taken for, what they are, and how likely that seemed."""
-    assert learn.valid_dl is not None
-    pred, target = learn.predict(learn.valid_dl)
+def show_top_losses(pred: Tensor, target: Tensor, data: ImageData, path: Path, *, n: int = SHOWN) -> None:
+    """Draw the validation pictures of the highest loss: what they were taken for, what they are, and how likely that seemed.
+
+    pred: (N, C) scores of all validation pictures that can be decoded, in their order; target: (N,) int64.
+    """
     if not len(target):
         return
     losses = torch.nn.functional.cross_entropy(pred, target, reduction="none")  # (N,)

@@ -3,6 +3,7 @@
 read_images -> cnn_learner -> phases (ulmpipe.train) -> model folder, batch.png, top_losses.png
 """
 
+import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -37,6 +38,7 @@ from .learner import MOMS, cnn_learner
 from .model import CONFIG_FILE, KIND, PLOTS, WEIGHTS_FILE, ImageClassifier, carried_body, make_network
 from .named import DIGITS
 from .plot import show_batch, show_top_losses
+from .report import report_training
 from .source import source_name
 from .transfer import bn_splitter
 
@@ -48,7 +50,7 @@ PCT_START = 0.25  # of a phase, in which the learning rate rises
 MIN_STEPS = 4  # in an epoch: with fewer pictures batches get smaller
 NOT_MIRRORED = (DIGITS,)
 # Options that a resumed training need not share.
-MAY_CHANGE = {"resume", "workers", "device", "checkpoint_steps", "cache", "note"}
+MAY_CHANGE = {"resume", "workers", "device", "checkpoint_steps", "cache", "report", "note"}
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ class Recipe:
     first_size: int
     stats: Stats
     groups: Sequence[Group] | None = None
+    command: str = ""  # and its arguments, but for options
     started_from: str | None = None  # digest of the weights it had before
 
 
@@ -101,6 +104,7 @@ def train(source: str | Path, out: str | Path | None = None, **options: Any) -> 
             network=make_network(settings),
             settings=settings,
             phases=[Phase("train", config.epochs, (config.lr,))],
+            command=f"train {shlex.quote(str(source))}",
             size=size,
             first_size=min(size, config.first_size or max(32, size // 2)),
             stats=channel_stats(data.pictures, data.train),
@@ -137,6 +141,7 @@ def transfer(source: str | Path, from_model: str | Path, out: str | Path | None 
             first_size=size,
             stats=before.stats,
             groups=bn_splitter(network.get_submodule("body"), network.get_submodule("head")),
+            command=f"transfer {shlex.quote(str(source))} --from {shlex.quote(str(from_model))}",
             started_from=sha256_of(Path(from_model) / WEIGHTS_FILE)[:12],
         )
         return _fit(str(source), out, config, data, recipe, begin_s, run)
@@ -181,6 +186,7 @@ def _fit(
     source: str, out: Path, config: FitConfig, data: ImageData, recipe: Recipe, begin_s: float, run: Run
 ) -> FitResult:
     """Train, and write the model folder."""
+    read_s = time.monotonic() - begin_s
     run.begin(data.digest, curves=[out])
     batch_size = smaller_for_few(config.batch_size, len(data.train), min_steps=MIN_STEPS)
     if len(data.train) < MIN_STEPS * config.batch_size:
@@ -224,7 +230,9 @@ def _fit(
     ImageClassifier(
         learn.model, recipe.settings, data.classes, data.pictures.side, recipe.size, recipe.stats, flip, trained
     ).save_pretrained(out)
-    show_top_losses(learn, data, out / PLOTS[1])
+    assert learn.valid_dl is not None
+    pred, target = learn.predict(learn.valid_dl)
+    show_top_losses(pred, target, data, out / PLOTS[1])
     log_quarantined(data.quarantined)
     result = FitResult(
         valid_loss=last["valid_loss"],
@@ -241,4 +249,7 @@ def _fit(
         out=str(out),
     )
     run.finish(asdict(result))
+    if config.report:
+        command = f"{recipe.command} -o {shlex.quote(str(out))}"
+        report_training(out, data, config, run, command=command, source=source, results=last, pred=pred, target=target, read_s=read_s)  # fmt: skip
     return result

@@ -1,6 +1,7 @@
 """`tokenize` makes a whole store or none, makes none twice, and says what it could not read."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,16 @@ def test_changed_recipe_is_tokenized_again(reviews: Path, tmp_path: Path, option
     tokenize(reviews, tmp_path / "out", workers=1)
     assert not tokenize(reviews, tmp_path / "out", workers=1, **option).reused
     assert tokenize(reviews, tmp_path / "out", workers=1, **option).reused
+
+
+def test_words_without_a_place_are_named(reviews: Path, tmp_path: Path):
+    tokenize(reviews, tmp_path / "all", workers=1, min_freq=1)
+    tokenize(reviews, tmp_path / "out", workers=1, min_freq=1, max_vocab=14)
+    whole, cut = TokenStore(tmp_path / "all"), TokenStore(tmp_path / "out")
+    counts = Counter(word for n in range(len(whole)) for word in whole.vocab.decode(whole.doc(n)))
+    missing = [(-counts[word], word) for word in whole.vocab.itos if word not in cut.vocab.stoi and counts[word]]
+    assert missing and [tuple(each) for each in cut.manifest["left_out_words"]] == [(w, -n) for n, w in sorted(missing)]
+    assert "left_out_words" not in whole.manifest
 
 
 def test_changed_column_is_tokenized_again(tmp_path: Path):

@@ -1,10 +1,11 @@
 import json
 
 import pytest
+import torch
 
 from ulmpipe import console
-from ulmpipe.train import DebugCallback, MetricsLog, Progress
-from ulmpipe.train.progress import describe
+from ulmpipe.train import DebugCallback, MetricsLog, Progress, one_cycle, progress
+from ulmpipe.train.progress import StepLog, describe
 
 from .toy import Raise, regressor
 
@@ -67,3 +68,49 @@ def test_metrics_log_appends_json_lines(tmp_path):
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     assert [row["epoch"] for row in rows] == [0, 1, 0]
     assert rows[2]["valid_loss"] is None
+
+
+def test_the_bar_says_how_far_validation_is(monkeypatch):
+    notes = []
+
+    class FakeBar:
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def update(self, done, note=""):
+            notes.append(note)
+
+    monkeypatch.setattr(console, "progress", lambda description, total: FakeBar())
+    monkeypatch.setattr(progress, "NOTE_INTERVAL_S", -1.0)
+    regressor().fit(1, callbacks=[Progress("train")])
+    assert [note.split("  ")[1] for note in notes[-2:]] == ["validating 50%", "validating 100%"]
+
+
+def test_step_log_has_the_rates_and_losses_of_the_steps(tmp_path):
+    path, losses = tmp_path / "model" / "steps.jsonl", []
+    keep = DebugCallback("after_loss", lambda learn: losses.append(learn.loss.item()) if learn.training else None)
+    learn = regressor()
+    learn.fit_one_cycle(3, 1e-2, moms=(0.8, 0.7, 0.8), callbacks=[StepLog(path, extra={"phase": "one"}), keep])
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [row["step"] for row in rows] == list(range(1, 13)) and {row["phase"] for row in rows} == {"one"}
+    assert [row["loss"] for row in rows] == losses
+    expected = one_cycle(1e-2)
+    assert [row["lr"] for row in rows] == [pytest.approx(expected(n / 11)) for n in range(12)]
+    assert rows[0]["momentum"] == 0.8 and min(row["momentum"] for row in rows) < 0.72
+
+
+def test_step_log_of_a_long_fit_is_thinned_and_has_the_last_step(tmp_path, monkeypatch):
+    monkeypatch.setattr(progress, "N_POINTS", 5)
+    regressor(n_batches=11).fit(2, callbacks=[StepLog(tmp_path / "steps.jsonl")])
+    rows = [json.loads(line) for line in (tmp_path / "steps.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [4, 8, 12, 16, 20, 22]
+
+
+def test_step_log_writes_null_for_what_is_no_number(tmp_path):
+    spoil = DebugCallback("after_step", lambda learn: setattr(learn, "loss", torch.tensor(float("nan"))))
+    regressor().fit(1, callbacks=[spoil, StepLog(tmp_path / "steps.jsonl")])
+    rows = [json.loads(line) for line in (tmp_path / "steps.jsonl").read_text().splitlines()]
+    assert [row["loss"] for row in rows] == [None] * 4

@@ -52,7 +52,8 @@ def test_a_batch_and_the_worst_are_drawn_and_the_learner_stays_as_it_was(tmp_pat
         learn = cnn_learner(XResNet((1,), widths=(8,), stem=(4, 4, 4), c_out=3), data, size=32, precision="fp32")
         rng, weights = torch.get_rng_state(), [p.clone() for p in learn.model.parameters()]
         show_batch(learn, data.classes, tmp_path / "batch.png")
-        show_top_losses(learn, data, tmp_path / "worst.png")
+        assert learn.valid_dl is not None
+        show_top_losses(*learn.predict(learn.valid_dl), data, tmp_path / "worst.png")
         assert torch.equal(rng, torch.get_rng_state())
         assert all(torch.equal(a, b) for a, b in zip(weights, learn.model.parameters(), strict=True))
         assert read_pixels(tmp_path / "batch.png").std() > 10 and read_pixels(tmp_path / "worst.png").std() > 10

@@ -42,7 +42,7 @@ def test_a_network_learns_to_tell_colours(network: TrainedNetwork):
 
 def test_what_a_training_leaves(network: TrainedNetwork):
     names = {path.name for path in network.net.iterdir()} - {".lock"}
-    assert names == {"config.json", "model.safetensors", "manifest.json", "metrics.jsonl", "layers.jsonl", "checkpoint-28", "batch.png", "top_losses.png"}  # fmt: skip
+    assert names == {"config.json", "model.safetensors", "manifest.json", "metrics.jsonl", "steps.jsonl", "layers.jsonl", "report.json", "report.html", "checkpoint-28", "batch.png", "top_losses.png"}  # fmt: skip
     assert [line["epoch"] for line in metrics(network.net)] == [0, 1, 2, 3]
     assert all(picture_size(network.net / name)[0] > 300 for name in ("batch.png", "top_losses.png"))
     config = json.loads((network.net / "config.json").read_text())

@@ -18,13 +18,13 @@ import numpy as np
 from ..config import DoctorConfig, FinetuneConfig, TokenizeConfig
 from ..errors import SourceError
 from ..options import make_config, pick
-from ..text.batches import IntArray
 from ..text.labels import is_labelled
 from ..text.rules import Rules
-from ..text.store import TokenStore, is_store
+from ..text.store import is_store
 from ..text.vocab import VOCAB_FILE
-from .corpus import Corpus, count_words, ids_of, open_corpus, open_store, recipe_options
-from .labels import FEW_DOCUMENTS, MAX_SHOWN, check_classes, class_counts, shortened
+from .corpus import Corpus, count_words, open_corpus, open_store, recipe_options
+from .describe import count_labels, quantiles, unknown_share, without
+from .labels import FEW_DOCUMENTS, MAX_SHOWN, check_classes, shortened
 from .model_check import CheckedModel, check_model
 from .model_folder import CLASSIFIER, LANGUAGE_MODEL, named_model
 
@@ -127,7 +127,7 @@ def _look(corpus: Corpus, numbered: Corpus, checked: CheckedModel) -> DoctorResu
     """Count. `corpus` has the source's own vocabulary, `numbered` the one that the model will read by."""
     store, known = corpus.store, set(checked.vocab.itos) if checked.vocab else None
     words = count_words(corpus)
-    unmapped = {word: n for word, n in words.most_common() if known is not None and word not in known}
+    unmapped = without(words, known) if known is not None else {}
     lengths = store.doc_lengths[corpus.train]
     recipe = checked.config["recipe"] if checked.config else None
     return DoctorResult(
@@ -142,35 +142,16 @@ def _look(corpus: Corpus, numbered: Corpus, checked: CheckedModel) -> DoctorResu
         words_mapped=1 - len(unmapped) / max(1, len(words)) if known is not None else None,
         tokens_mapped=1 - sum(unmapped.values()) / max(1, words.total()) if known is not None else None,
         unmapped=dict(list(unmapped.items())[:N_UNMAPPED]),
-        unknown_train=_unknown(numbered.store, numbered.train) or 0.0,
-        unknown_valid=_unknown(numbered.valid_store, numbered.valid),
-        lengths={
-            "median": int(np.median(lengths)),
-            "p90": int(np.quantile(lengths, 0.9, method="higher")),
-            "longest": int(lengths.max()),
-        },
-        labels=_count_labels(corpus),
+        unknown_train=unknown_share(numbered.store, numbered.train) or 0.0,
+        unknown_valid=unknown_share(numbered.valid_store, numbered.valid),
+        lengths=quantiles(lengths),
+        labels=count_labels(corpus),
         n_unlabelled=int((~is_labelled(store.doc_labels[corpus.train])).sum()),
         recipe=_short(store.manifest["recipe"]),
         model_recipe=_short(recipe) if recipe else None,
         n_quarantined=corpus.n_quarantined,
         problems=[],
     )
-
-
-def _unknown(store: TokenStore, docs: IntArray) -> float | None:
-    """Share of the tokens of some documents without an id of their own; None of none."""
-    n_tokens = int(store.doc_lengths[docs].sum())
-    if n_tokens == 0:
-        return None
-    return sum(int((ids == store.vocab.unk_id).sum()) for ids in ids_of(store, docs)) / n_tokens
-
-
-def _count_labels(corpus: Corpus) -> dict[str, dict[str, int]]:
-    names = corpus.store.labels
-    parts = {"train": corpus.store.doc_labels[corpus.train], "valid": corpus.valid_store.doc_labels[corpus.valid]}
-    counts = {part: class_counts(labels, len(names)) for part, labels in parts.items()}
-    return {name: {part: int(counts[part][i]) for part in parts} for i, name in enumerate(names)}
 
 
 def _short(recipe: dict[str, Any]) -> dict[str, str]:

@@ -5,11 +5,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from ..config import ReadConfig, TokenizeConfig
+from ..console import progress
 from ..errors import ConfigError, SourceError
 from ..models import LanguageModel, TextClassifier
 from ..models.inference import classify
@@ -141,7 +143,7 @@ def _evaluate_classifier(pretrained: Pretrained, store: TokenStore, source: str)
             f"{source} has labels {', '.join(store.labels)}, the model knows {', '.join(pretrained.labels)}"
         )
     check_labelled(store, source)
-    pred, target = _classify(pretrained, store, is_labelled(store.doc_labels).nonzero()[0])
+    _, pred, target = classify_documents(pretrained, store, is_labelled(store.doc_labels).nonzero()[0])
     if pretrained.multi_label:
         return _evaluate_answers(pretrained, pred, target, len(store.manifest["quarantined"]))
     confusion = confusion_matrix(pred.argmax(-1), target, len(pretrained.labels))
@@ -176,8 +178,8 @@ def _evaluate_answers(pretrained: Pretrained, pred: Tensor, target: Tensor, n_qu
     )
 
 
-def _classify(pretrained: Pretrained, store: TokenStore, which: IntArray) -> tuple[Tensor, Tensor]:
-    """Logits (N, C) and labels of documents, longest first, on the CPU."""
+def classify_documents(pretrained: Pretrained, store: TokenStore, which: IntArray) -> tuple[IntArray, Tensor, Tensor]:
+    """Documents (N,) of those `which`, longest first, their logits (N, C) and their labels, on the CPU."""
     assert isinstance(pretrained.model, TextClassifier)
     batches = ClassifierBatches(
         Docs.from_store(store),
@@ -188,6 +190,12 @@ def _classify(pretrained: Pretrained, store: TokenStore, which: IntArray) -> tup
         shuffle=False,
     )
     device = next(pretrained.model.parameters()).device
-    found = [(classify(pretrained.model, ids.to(device), lengths.to(device)).cpu(), y) for ids, lengths, y in batches.batches(0)]  # fmt: skip
+    found = []
+    n_done = 0
+    with progress("evaluate", len(which)) as bar:
+        for ids, lengths, y in batches.batches(0):
+            found.append((classify(pretrained.model, ids.to(device), lengths.to(device)).cpu(), y))
+            n_done += len(y)
+            bar.update(n_done)
     pred, target = zip(*found, strict=True)
-    return torch.cat(pred), torch.cat(target)
+    return which[np.concatenate(batches.epoch_order(0))], torch.cat(pred), torch.cat(target)

@@ -5,6 +5,7 @@ tokens -> embeddings carried over to the target's words -> language model, words
        (with --folds first several times, to judge it -> OUT/folds, folds.py)
 """
 
+import shlex
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -40,6 +41,7 @@ from .model_folder import (
     newest_language_model,
 )
 from .phases import check_machine
+from .report import report_training
 from .tokenize import source_name
 from .tune import LM_TASK, tune_language_model
 
@@ -94,11 +96,13 @@ def finetune(
                 check_finished(folder)
             if config.stage != "lm":
                 check_folds_finished(out)
+        read_s = time.monotonic()
         with first_then_others():
             corpus = _open_texts(str(source), config, start, out, custom_rules)
         chosen = np.empty(0, np.int64)
         if config.stage != "lm":  # refused now, and not after hours of language model
             chosen = _choose(corpus, config)
+        read_s = time.monotonic() - read_s
         run.begin(corpus.fingerprint, curves=folders)
         if not config.resume:  # all stages: this one's classifier must not go on from the checkpoint of an older one
             with first_then_others():
@@ -120,6 +124,10 @@ def finetune(
             out=str(out if config.stage != "lm" else out / LM_FOLDER),
         )
         run.finish(asdict(result))
+        if is_first() and config.report:
+            judged_by = corpus if config.folds is None else _without_valid(corpus)
+            for folder in folders:
+                report_training(folder, judged_by if folder == out else corpus, config, run, command=f"finetune {shlex.quote(str(source))} -o {shlex.quote(str(out))}", source=str(source), start=start and start.vocab, read_s=read_s, curves=folders)  # fmt: skip
     return result
 
 
@@ -154,13 +162,17 @@ def _train_stages(
     folds, judged = None, {}
     if config.folds is not None:
         folds = cross_validate(corpus, chosen, config, lm, classifier_dropouts, out)
-        corpus = replace(corpus, valid_store=corpus.store, valid=np.empty(0, np.int64))  # all are learned from
+        corpus = _without_valid(corpus)  # all are learned from
         about = {**about, "folds": folds}
         judged = {"judged": means(folds), "thresholds": folds.get("thresholds")}
     row = train_classifier(corpus, chosen, config, lm, classifier_dropouts, out, about, **judged)
     found |= {"accuracy": row.get("accuracy", row.get("exact_match")), "folds": folds}
     found |= {"valid_loss": row["valid_loss"], "f1_macro": row["f1_macro"]}
     return found | {name: row.get(name) for name in ("exact_match", "f1_micro")}
+
+
+def _without_valid(corpus: Corpus) -> Corpus:
+    return replace(corpus, valid_store=corpus.store, valid=np.empty(0, np.int64))
 
 
 def _open_texts(

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..console import log
+from ..console import log, progress
 from ..models.explain import log_odds_of_all
 from ..models.ngrams import TINY, distinct_rows
 from ..text.batches import ClassifierBatches, Docs, IntArray
@@ -128,7 +128,11 @@ def _best_fit(
     fits: "_Fits", parts: Sequence[IntArray], *, n_others: int
 ) -> tuple["_HeldOut", Callable[[IntArray], tuple[Tensor, Tensor]]]:
     """What does best on the parts held out: its logits there, and how to fit it, with guesses or without. Says so."""
-    held_out = {strength: fits.held_out(partial(fits.on, strength=strength), parts) for strength in STRENGTHS}
+    held_out = {}
+    with progress("words and pairs", len(STRENGTHS)) as bar:
+        for strength in STRENGTHS:
+            held_out[strength] = fits.held_out(partial(fits.on, strength=strength), parts)
+            bar.update(len(held_out))
     strength = min(STRENGTHS, key=lambda strength: held_out[strength].loss)
     alone, told = held_out[strength], ""
     found, fit = alone, partial(fits.on, strength=strength)

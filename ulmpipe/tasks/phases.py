@@ -41,7 +41,17 @@ MAX_LM_VALID = 500  # documents a language model is validated on: its decoder ma
 LEAST_WIDTH_OF_HALF = 256  # of an LSTM: products of smaller matrices are no faster in half precision
 MIN_STEPS = 32  # in an epoch: fewer, and a schedule is over before anything is learned
 # Options that a resumed training need not share.
-MAY_CHANGE = {"resume", "workers", "unit_timeout", "force", "device", "checkpoint_steps", "tensorboard", "note"}
+MAY_CHANGE = {
+    "resume",
+    "workers",
+    "unit_timeout",
+    "force",
+    "device",
+    "checkpoint_steps",
+    "tensorboard",
+    "report",
+    "note",
+}
 
 
 def train_phases(

@@ -3,6 +3,7 @@
 tokens (corpus.py) -> LMBatches -> AWD-LSTM -> one cycle -> model folder
 """
 
+import shlex
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from ..train.parallel import first_then_others, is_first, only_first
 from .corpus import open_corpus
 from .model_folder import LANGUAGE_MODEL, MODELS_FOLDER, Pretrained, left_behind
 from .phases import check_machine, language_model_learner, seed_everything, train_phases
+from .report import report_training
 from .tokenize import source_name
 
 LR = 5e-3  # lesson 12's
@@ -63,8 +65,10 @@ def pretrain(
     ):
         if not config.resume:
             check_finished(out)
+        read_s = time.monotonic()
         with first_then_others():
             corpus = open_corpus(str(source), config, out.parent, labelled=False, custom_rules=custom_rules)
+        read_s = time.monotonic() - read_s
         run.begin(corpus.fingerprint, curves=[out])
         vocab = corpus.store.vocab
         seed_everything(config.seed)
@@ -93,4 +97,6 @@ def pretrain(
             out=str(out),
         )
         run.finish(asdict(result))
+        if is_first() and config.report:
+            report_training(out, corpus, config, run, command=f"pretrain {shlex.quote(str(source))} -o {shlex.quote(str(out))}", source=str(source), read_s=read_s)  # fmt: skip
     return result

@@ -28,10 +28,11 @@ from ..text.shards import Job, UnitRecord, merge_counts, order_labels
 from ..text.source import Plan, digest, join_plans, plan_files, plan_folder, without_labels
 from ..text.store import FORMAT_VERSION, KIND, TokenStore, datasets_files, is_store, shard_name
 from ..text.tokenizer import MAX_CHUNK, TokenizerRecipe, function_name
-from ..text.vocab import VOCAB_FILE, Vocab, build_itos
+from ..text.vocab import VOCAB_FILE, Vocab, build_itos, left_out_words
 from .limits import TokenizePlan, check_room, planned
 from .units import done_key, going_on, n_workers, number_units, tokenize_units
 
+N_LEFT_OUT = 50  # words without a place in the vocabulary that the manifest names
 MAX_SHOWN = 5  # quarantined inputs that are named on the console; all of them are in the manifest
 
 
@@ -187,17 +188,21 @@ def tokenize_plan(
         if not any(record.n_docs for record in records):
             reasons = "; ".join(f"{q.source} {q.reason}" for record in records for q in record.quarantined[:1])
             raise SourceError(f"no documents found: {reasons or 'every file is empty'}")
+        left_out: list[tuple[str, int]] = []
         if vocab is None:
             counts = merge_counts(done, len(records), min_freq=config.min_freq)
             specials = recipe.resolved_rules.specials
             limits = {"max_vocab": config.max_vocab, "min_freq": config.min_freq}
             vocab = Vocab(build_itos(counts, **limits, specials=specials, known=known))
+            left_out = left_out_words(counts, vocab.itos, N_LEFT_OUT)
         vocab.save(stage / VOCAB_FILE)
         label_order = _label_order(records, labels)
         shards = number_units(done, stage, len(records), label_order, job.columns, workers=workers)
         manifest = _make_manifest(
             stage, records, shards, vocab, label_order, recipe, fingerprint, multi_label=config.multi_label
         )
+        if left_out:
+            manifest["left_out_words"] = left_out
         if config.tables is not None:
             _remember(done, recipe, Path(config.tables))
         _publish(stage, out, manifest)

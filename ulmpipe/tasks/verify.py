@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from ..console import progress
 from ..durable import MANIFEST, a, check_files, manifest_kind, read_manifest
 from ..errors import StoreError
 from ..text.store import KIND as TOKEN_STORE
@@ -32,14 +34,19 @@ def verify(folder: str | Path) -> Verified:
     kind = manifest_kind(folder) if (folder / MANIFEST).exists() else TOKEN_STORE
     if kind == TOKEN_STORE:
         store = TokenStore(folder)
-        n_files = check_files(folder, store.manifest, digests=True)
+        n_files = _check_digests(folder, store.manifest)
         if sum(len(segment.offsets) - 1 for segment in store.segments) != store.n_docs:
             raise StoreError(f"{folder} has not the {store.n_docs:,} documents of its manifest: tokenize again")
     elif kind in KINDS:
-        n_files = check_files(folder, read_model_manifest(folder), digests=True)
+        n_files = _check_digests(folder, read_model_manifest(folder))
         Pretrained.from_pretrained(folder)
     elif kind in OF_VISION:
-        n_files = check_files(folder, read_manifest(folder, kind, FORMAT_VERSION), digests=True)
+        n_files = _check_digests(folder, read_manifest(folder, kind, FORMAT_VERSION))
     else:
         raise StoreError(f"{folder} holds {a(kind)}, expected a {TOKEN_STORE} or a model folder")
     return Verified(kind, n_files, str(folder))
+
+
+def _check_digests(folder: Path, manifest: dict[str, Any]) -> int:
+    with progress("verify", sum(said["bytes"] for said in manifest["files"].values())) as bar:
+        return check_files(folder, manifest, digests=True, told=bar.update)

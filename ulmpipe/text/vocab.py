@@ -37,6 +37,16 @@ def build_itos(
     return list(tokens)[: max(max_vocab, len(specials))]
 
 
+def left_out_words(counts: Mapping[str, int], itos: Iterable[str], n: int) -> list[tuple[str, int]]:
+    """The `n` most frequent tokens that got no id, and how often they come.
+
+    >>> left_out_words({"b": 2, "a": 2, "c": 3, "d": 1}, ["xxunk", "c"], 2)
+    [('a', 2), ('b', 2)]
+    """
+    there = set(itos)
+    return sorted(((w, n) for w, n in counts.items() if w not in there), key=lambda each: (-each[1], each[0]))[:n]
+
+
 class Vocab:
     """Tokens to ids and back. `itos[id]` is a token; a token without an id is `unk_id`."""
 

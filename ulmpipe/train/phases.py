@@ -23,11 +23,13 @@ from .interrupt import StopSignal
 from .learner import Learner
 from .memory import keep_freed_memory
 from .parallel import DataParallel, first_then_others, is_first
-from .progress import MetricsLog, Progress
+from .progress import STEPS_FILE, MetricsLog, Progress, StepLog
 from .tensorboard import TENSORBOARD_FOLDER, TensorBoardLog
 
 METRICS_FILE = "metrics.jsonl"
-LOGS = (METRICS_FILE, LOG_NAME, PLOT_NAME)  # what a training writes as it goes, beside its checkpoints
+FACTS_FILE, PAGE_FILE = "report.json", "report.html"  # what is made of it in the end: ../reports
+# What a training writes beside its checkpoints.
+LOGS = (METRICS_FILE, STEPS_FILE, LOG_NAME, PLOT_NAME, FACTS_FILE, PAGE_FILE)
 PCT_START = 0.3  # of a phase, in which the learning rate rises
 
 
@@ -99,6 +101,7 @@ def _writers(name: str, out: Path, chance: float | None, tensorboard: bool) -> l
     return [
         Progress(name),
         MetricsLog(out / METRICS_FILE, extra=extra),
+        StepLog(out / STEPS_FILE, extra=extra),
         LayerStats(out, chance=chance, extra=extra),
         *([TensorBoardLog(out / TENSORBOARD_FOLDER / name)] if tensorboard else []),
     ]

@@ -89,10 +89,10 @@ def layers_figure(rows: Sequence[Row]) -> Figure:
             )
         _dress(axis, title, is_share=key == "act_near_zero")
         for start in starts[1:]:
-            axis.axvline(start, color="0.75", linewidth=0.8, zorder=0)
+            axis.axvline(start, color="0.5", alpha=0.5, linewidth=0.8, zorder=0)
     for start, fit in zip(starts, fits, strict=True):
         axes[0].annotate(
-            name_of_fit(fit[0]), (start, 1.01), xycoords=("data", "axes fraction"), fontsize=7, color="0.4",
+            name_of_fit(fit[0]), (start, 1.01), xycoords=("data", "axes fraction"), fontsize=7, color="0.5",
             rotation=20 if len(fits) > 4 else 0, parse_math=False,
         )  # fmt: skip
     axes[-1].set_xlabel("training steps")
@@ -123,7 +123,7 @@ def _line(fits: Sequence[Sequence[Row]], starts: Sequence[int], name: str, key: 
 
 def _dress(axis: Any, title: str, *, is_share: bool) -> None:
     axis.set_ylabel(title, fontsize=9)
-    axis.grid(True, axis="y", color="0.9", linewidth=0.6)
+    axis.grid(True, axis="y", color="0.5", alpha=0.25, linewidth=0.6)
     axis.spines[["top", "right"]].set_visible(False)
     axis.tick_params(labelsize=8)
     if is_share:
@@ -135,7 +135,7 @@ def _dress(axis: Any, title: str, *, is_share: bool) -> None:
             "dead above",
             transform=axis.get_yaxis_transform(),
             fontsize=7,
-            color="0.4",
+            color="0.5",
             ha="right",
             va="top",
         )

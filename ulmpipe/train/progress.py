@@ -1,6 +1,6 @@
-"""What is seen of a fit while it runs: a bar, a line an epoch, and `metrics.jsonl`.
+"""What is seen of a fit while it runs: a bar, a line an epoch, and `metrics.jsonl`; and the steps between, `steps.jsonl`.
 
-Reads `learn.history`, which `Metrics` keeps; computes no numbers of its own.
+Reads `learn.history`, which `Metrics` keeps, and the optimiser's rates; computes no numbers of its own.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from .learner import Learner
 
 NOTE_INTERVAL_S = 0.5  # reading the loss waits for the device
+STEPS_FILE = "steps.jsonl"
+N_POINTS = 200  # lines of a fit in steps.jsonl: as many as a curve needs
 
 
 class Progress(Callback):
@@ -40,11 +42,13 @@ class Progress(Callback):
         self._bar = self._open.enter_context(console.progress(self.description, learn.n_steps))
 
     def after_batch(self, learn: Learner) -> None:
-        """Move the bar, twice a second at most."""
+        """Move the bar, twice a second at most; while held-out data are read, it says how far."""
         now = time.monotonic()
-        if self._bar and learn.training and (now - self._last_s > NOTE_INTERVAL_S or learn.step == learn.n_steps):
+        is_last = learn.training and learn.step == learn.n_steps
+        if self._bar and (now - self._last_s > NOTE_INTERVAL_S or is_last):
             self._last_s = now
-            self._bar.update(learn.step, note=f"epoch {learn.epoch + 1}/{learn.n_epochs}  loss {learn.loss.item():.4f}")
+            loss = f"loss {learn.loss.item():.4f}" if learn.training else f"validating {(learn.batch_index + 1) / learn.n_batches:.0%}"  # fmt: skip
+            self._bar.update(learn.step, note=f"epoch {learn.epoch + 1}/{learn.n_epochs}  {loss}")
 
     def after_epoch(self, learn: Learner) -> None:
         """Log the epoch's numbers."""
@@ -80,3 +84,28 @@ class MetricsLog(Callback):
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps({**self.extra, **finite_row(learn.history[-1])}, allow_nan=False) + "\n")
+
+
+class StepLog(Callback):
+    """Append a JSON line to `path` for some `N_POINTS` steps of a fit, the last one included, with `extra` in it.
+
+    A line has `step n_steps epoch loss lr momentum`, the rates those of the last group; null is what is no number. A step that a resumed fit does again stands there twice: the later line counts.
+    """
+
+    order = MetricsLog.order
+
+    def __init__(self, path: Path, *, extra: Mapping[str, object] | None = None):
+        self.path, self.extra = path, extra or {}
+
+    def after_batch(self, learn: Learner) -> None:
+        """Append a line, on every n-th step of a training."""
+        every = max(1, learn.n_steps // N_POINTS)
+        if not learn.training or (learn.step % every and learn.step != learn.n_steps):
+            return
+        group = learn.opt.param_groups[-1]
+        momentum = group["betas"][0] if "betas" in group else group.get("momentum")
+        row = {"step": learn.step, "n_steps": learn.n_steps, "epoch": learn.epoch, "loss": learn.loss.item()}
+        row = {**self.extra, **finite_row(row), "lr": group["lr"], "momentum": momentum}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(row, allow_nan=False) + "\n")

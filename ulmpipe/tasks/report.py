@@ -1,0 +1,223 @@
+"""`ulmpipe report RUN [RUN ...]`, and what `pretrain` and `finetune` write down for it: the report of a run, or of several compared.
+
+    a training that is done -> its corpus, counted; its model on the held-out documents -> report.json -> report.html
+    run folders             -> reports/page.py -> report.html, or a page that compares them
+
+How a page is made and looks is in reports/. A report never fails a training: the model is saved before.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..config import TrainConfig
+from ..console import log, progress
+from ..durable import write_bytes
+from ..errors import ConfigError
+from ..journal import Run
+from ..models import TextClassifier
+from ..models.explain import log_odds, own_logits, word_scores
+from ..options import as_flags
+from ..reports.facts import Facts, Judged, Mistake, changed_options, histogram, judged_by, judged_by_answers
+from ..reports.page import check_runs, compare_page, one_page, write_report
+from ..reports.timing import timing
+from ..text.labels import is_labelled
+from ..text.padding import two_ends
+from ..text.store import TokenStore
+from ..text.vocab import Vocab
+from ..train import confusion_matrix
+from ..train.metrics import perplexity
+from ..train.multi_label import answer_counts
+from ..train.phases import PAGE_FILE
+from .corpus import Corpus, count_words
+from .describe import count_labels, unknown_share, without
+from .evaluate import classify_documents
+from .model_folder import CLASSIFIER, Pretrained
+
+COMPARED_FILE = "compared.html"
+N_WORDS = 25  # in a list of words
+N_MISTAKES = 10
+MAX_WORDS = 400  # of a mistake that are shown: its two ends
+FORGOTTEN = ("resume", "note")  # options that do not begin a run again
+OF_THE_ROW = ("accuracy", "exact_match", "f1_macro", "f1_micro", "valid_loss")
+
+
+@dataclass(frozen=True)
+class ReportResult:
+    """What was written; the fields of `report --json`."""
+
+    out: str
+    runs: list[str]
+
+
+def report(*runs: str | Path, out: str | Path | None = None) -> ReportResult:
+    """Write the page of a run folder again, or one that compares several.
+
+    `out` is `RUN/report.html` of one, `compared.html` of several. Raises `UlmpipeError` that names what is no run folder.
+    """
+    if not runs:
+        raise ConfigError("no run was given, expected one run folder or several")
+    found = check_runs(runs)
+    path = Path(out) if out is not None else Path(runs[0]) / PAGE_FILE if len(found) == 1 else Path(COMPARED_FILE)
+    page = one_page(found[0]) if len(found) == 1 else compare_page(found)
+    write_bytes(path, page.encode("utf-8"))
+    return ReportResult(str(path), [str(run.folder) for run in found])
+
+
+# ---- at the end of a training ---------------------------------------------------------------------------------------
+
+
+def report_training(
+    folder: Path,
+    corpus: Corpus,
+    config: TrainConfig,
+    run: Run,
+    *,
+    command: str,
+    source: str,
+    start: Vocab | None = None,
+    read_s: float = 0.0,
+    curves: Sequence[Path] = (),
+) -> None:
+    """Write `report.json` and `report.html` into the folder of a finished model.
+
+    `command` begins the same run again but for its options; `start` is the vocabulary of the language model that the training
+    began with, `read_s` what it took to read and tokenize, `curves` the
+    folders whose phases were part of the run (default: this one). Whatever goes wrong is one line of the log.
+    """
+    try:
+        pretrained = Pretrained.from_pretrained(folder)
+        is_classifier = pretrained.kind == CLASSIFIER
+        judged, mistakes = judge(pretrained, corpus) if is_classifier else (None, [])
+        options = {name: value for name, value in asdict(config).items() if name not in FORGOTTEN}
+        given = {f.name: options[f.name] for f in fields(config) if f.name in changed_options(options, type(config))}
+        facts = Facts(
+            kind=pretrained.kind,
+            source=source,
+            results=_telling(pretrained.trained["results"], is_classifier=is_classifier),
+            command=f"ulmpipe {command} {' '.join(as_flags(type(config), given))}",
+            options=options,
+            changed=list(given),
+            data=_how_many(corpus, pretrained, start),
+            classes={
+                label: {"to train on": n["train"], "held out": n["valid"]} for label, n in count_labels(corpus).items()
+            }
+            if is_classifier
+            else {},  # fmt: skip
+            lengths=histogram(corpus.store.doc_lengths[corpus.train], "tokens"),
+            words=_words(corpus, start),
+            judged=judged,
+            mistakes=mistakes,
+            timing_s=timing(curves or [folder], {"reading and tokenizing": read_s}, run),
+            run=run.entry(),
+        )
+        facts.save(folder)
+        log(f"report: {write_report(folder)}")
+    except Exception as err:  # a page is not worth the training that it is of
+        log(f"note: {folder / PAGE_FILE} could not be written: {type(err).__name__}: {err}")
+
+
+def _telling(row: dict[str, float | None], *, is_classifier: bool) -> dict[str, float | None]:
+    """What was reached, the most telling first."""
+    found = {name: row[name] for name in OF_THE_ROW if row.get(name) is not None}
+    if is_classifier or (loss := row.get("valid_loss")) is None:
+        return found
+    return {"perplexity": perplexity(loss), **found}
+
+
+def _how_many(corpus: Corpus, pretrained: Pretrained, start: Vocab | None) -> dict[str, float | int | str]:
+    """The rows of the table of data."""
+    store, lengths = corpus.store, corpus.store.doc_lengths
+    found: dict[str, float | int | str] = {
+        "documents to train on": len(corpus.train),
+        "documents held out": len(corpus.valid),
+        "tokens to train on": int(lengths[corpus.train].sum()),
+        "words in the vocabulary": len(pretrained.vocab),
+        "inputs that could not be read": corpus.n_quarantined,
+    }
+    if (n_labels := pretrained.trained.get("n_labels")) is not None:
+        found["labelled documents to learn from"] = n_labels
+    if (share := unknown_share(store, corpus.train)) is not None:
+        found["tokens that are unknown words"] = f"{share:.2%}"
+    if start is not None:
+        words = count_words(corpus)
+        new = without(words, start.stoi)
+        found["words new to the language model"] = f"{len(new) / max(1, len(words)):.1%}"
+        found["tokens that are such words"] = f"{sum(new.values()) / max(1, words.total()):.2%}"
+    return found
+
+
+def _words(corpus: Corpus, start: Vocab | None) -> dict[str, dict[str, int]]:
+    """What is frequent, what the vocabulary has no place for, and what the language model to start from did not know."""
+    words = count_words(corpus)
+    lists = {
+        "most frequent": dict(words.most_common(N_WORDS)),
+        "most frequent without a place in the vocabulary": dict(
+            corpus.store.manifest.get("left_out_words", [])[:N_WORDS]
+        ),
+        "most frequent that the language model did not know": dict(islice(without(words, start.stoi).items(), N_WORDS))
+        if start is not None
+        else {},  # fmt: skip
+    }
+    return {heading: found for heading, found in lists.items() if found}
+
+
+# ---- held-out documents ---------------------------------------------------------------------------------------------
+
+
+def judge(pretrained: Pretrained, corpus: Corpus) -> tuple[Judged | None, list[Mistake]]:
+    """What a classifier makes of the held-out documents, and its worst mistakes; nothing where none are held out."""
+    store = corpus.valid_store
+    which = corpus.valid[is_labelled(store.doc_labels[corpus.valid])]
+    if not len(which):
+        return None, []
+    docs, logits, target = classify_documents(pretrained, store, which)
+    n_classes = len(pretrained.labels)
+    if pretrained.multi_label:
+        said = pretrained.probabilities(logits) >= torch.tensor(pretrained.thresholds)
+        judged = judged_by_answers(answer_counts(said, target).numpy(), len(docs), pretrained.labels)
+        losses = F.binary_cross_entropy_with_logits(logits, target.clamp(min=0).float(), reduction="none").mean(dim=1)
+        wrong = (said != (target > 0)).any(dim=1)
+    else:
+        judged = judged_by(confusion_matrix(logits.argmax(-1), target, n_classes).numpy(), pretrained.labels)
+        losses = F.cross_entropy(logits, target, reduction="none")
+        said = F.one_hot(logits.argmax(-1), n_classes).bool()
+        wrong = logits.argmax(-1) != target
+        target = F.one_hot(target, n_classes)
+    worst = [int(i) for i in losses.argsort(descending=True) if wrong[i]][:N_MISTAKES]
+    mistakes = []
+    with progress("report", len(worst)) as bar:
+        for n, i in enumerate(worst, 1):
+            mistakes.append(_mistake(pretrained, store, docs[i], logits[i], said[i], target[i], float(losses[i])))
+            bar.update(n)
+    return judged, mistakes
+
+
+def _mistake(
+    pretrained: Pretrained, store: TokenStore, doc: int, logits: Tensor, said: Tensor, target: Tensor, loss: float
+) -> Mistake:
+    """A document that the model is wrong about: logits, said and target (C,)."""
+    assert isinstance(pretrained.model, TextClassifier)
+    device = next(pretrained.model.parameters()).device
+    tokens = two_ends(store.doc(int(doc)).tolist(), pretrained.trained["max_tokens"])
+    ids, lengths = torch.tensor([tokens], device=device), torch.tensor([len(tokens)], device=device)  # (1, L), (1,)
+    best = logits.argmax()
+    odds = own_logits if pretrained.multi_label else log_odds
+    scores = word_scores(pretrained.model, ids, lengths, best[None].to(device), odds=odds)[0].tolist()  # (L,)
+    total = sum(map(abs, scores)) or 1.0
+    shares = [(word, score / total) for word, score in zip(pretrained.vocab.decode(tokens), scores, strict=True)]
+    if len(shares) > MAX_WORDS:
+        shares = [*shares[: MAX_WORDS // 2], ("…", 0.0), *shares[-MAX_WORDS // 2 :]]
+
+    def names(flags: Tensor) -> str:
+        return ", ".join(name for name, flag in zip(pretrained.labels, flags.tolist(), strict=True) if flag) or "none"
+
+    probability = float(pretrained.probabilities(logits[None])[0, best])
+    return Mistake(
+        names(target > 0), names(said), probability, loss, [(word, round(share, 5)) for word, share in shares]
+    )
