@@ -366,6 +366,29 @@ def predict_table(result: dict[str, Any]) -> str:
     return "\n".join([*lines, parts_line(parts)])
 
 
+def serve_table(result: dict[str, Any]) -> str:
+    """Requests a second, how long one takes, and what joining those that wait saves."""
+    lines = [
+        f"| a request, `--size {result['size']}`, {result['threads']} thread | clients at a time | requests/s | ms, median | ms, 99th of 100 | ms of a processor | the same, each alone |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in result["rows"]:
+        own, alone = row["joined"], row["alone"]
+        lines.append(
+            f"| {row['what']} | {row['clients']} | {ranged(own['requests_per_s'], digits=1)} | {own['median_ms']['median']:.0f} | {own['p99_ms']['median']:.0f} | {ranged(own['cpu_ms'], digits=1)} | {ranged(alone['cpu_ms'], digits=1)} |"
+        )
+    memory = result["rss_mb"]
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"*Each alone*: texts that wait are not predicted together. The process had {memory['before']:,.0f} MB at first and {memory['after']:,.0f} after {result['n_requests']:,} requests.",
+            "",
+            machine_line(result),
+        ]
+    )
+
+
 def faults_table(result: dict[str, Any]) -> str:
     """What was tried against a run, and how often nothing was lost."""
     tried, survived = result["tried"], result["survived"]
@@ -396,6 +419,7 @@ def render(page: str) -> str:
         "batch_shape": batch_shape_table,
         "batches": batches_table,
         "predict": predict_table,
+        "serve": serve_table,
     }
 
     files = {"labels": "label_efficiency"}  # where a block has another name than its results

@@ -12,6 +12,7 @@ from learnable import make_docs
 from bench import record
 from bench.baselines import read
 from bench.label_efficiency import asked, curve, labelled_rows, plot
+from bench.report import serve_table
 from bench.report_accuracy import ablation_table, accuracy_table, en_small_lines, labels_table, thousand_table
 from ulmpipe.config import FinetuneConfig
 from ulmpipe.tasks.corpus import open_corpus
@@ -161,3 +162,15 @@ def test_lines_of_the_model_in_the_box_name_both_machines():
     lines = en_small_lines({"parts": {"train": train, "pack": pack}})
     assert "1.5 minutes, 1,234 tokens/s" in lines and "39.0 on some.tokens" in lines
     assert "P, G; Python 3, torch 2; commit c0ffee" in lines and "torch 2, spaCy 3; commit beef" in lines
+
+
+def test_table_of_the_server_has_a_row_a_kind_of_request():
+    def found(cpu_ms: float) -> dict[str, Any]:
+        values = {"requests_per_s": 99.94, "median_ms": 9.6, "p99_ms": 30.2, "cpu_ms": cpu_ms}
+        return {name: record.summary([value, 2 * value, 3 * value]) for name, value in values.items()}
+
+    row = {"what": "a short text", "clients": 8, "joined": found(4.0), "alone": found(8.0)}
+    result = {"size": "small", "threads": 1, "rows": [row], "rss_mb": {"before": 400.4, "after": 440.6}, "n_requests": 1200}  # fmt: skip
+    table = serve_table({**result, "machine": MACHINE, "commit": "c0ffee"})
+    assert "| a short text | 8 | 199.9 (99.9 to 299.8) | 19 | 60 | 8.0 (4.0 to 12.0) | 16.0 (8.0 to 24.0) |" in table
+    assert "had 400 MB at first and 441 after 1,200 requests" in table and "commit c0ffee" in table

@@ -135,6 +135,7 @@ def test_help_lists_every_command(cli: Cli):
         "finetune",
         "evaluate",
         "predict",
+        "serve",
         "verify",
         "import-fastai",
         "doctor",

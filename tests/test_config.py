@@ -12,12 +12,22 @@ from ulmpipe.config import (
     ImportConfig,
     PretrainConfig,
     ReadConfig,
+    ServeConfig,
     TokenizeConfig,
     TrainConfig,
 )
 from ulmpipe.options import BOUNDS, flag_name, make_config
 
-KINDS = [ReadConfig, TokenizeConfig, TrainConfig, PretrainConfig, FinetuneConfig, ImportConfig, DoctorConfig]
+KINDS = [
+    ReadConfig,
+    TokenizeConfig,
+    TrainConfig,
+    PretrainConfig,
+    FinetuneConfig,
+    ImportConfig,
+    DoctorConfig,
+    ServeConfig,
+]
 
 
 @pytest.mark.parametrize("kind", KINDS)

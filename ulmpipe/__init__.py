@@ -19,6 +19,7 @@ _MODULES = {
     "evaluate": "tasks.evaluate",
     "predict": "tasks.predict",
     "from_pretrained": "tasks.predict",
+    "serve": "tasks.serve",
     "export": "tasks.export",
     "verify": "tasks.verify",
     "import_fastai": "tasks.import_fastai",

@@ -15,7 +15,7 @@ import typer
 from . import __version__, command, config
 from .command import Device, Json, Model, Quiet, finish, print_json, with_options
 from .console import set_quiet
-from .errors import DONE, UlmpipeError
+from .errors import DONE, INTERRUPTED, UlmpipeError
 from .journal_cli import app as journal_app
 
 app = typer.Typer(
@@ -33,6 +33,8 @@ Source = Annotated[str, typer.Argument(help="folder, file, token store or name (
 Out = Annotated[str | None, typer.Option("--out", "-o", help="output folder; default: by the source's name")]
 
 Quantize = Annotated[bool, typer.Option("--quantize", help="compute in int8, on a CPU: sooner, and a little less exact")]  # fmt: skip
+Precision = Annotated[str, typer.Option(help="number format: fp32, or bf16 where the processor can")]
+Tables = Annotated[str | None, typer.Option(help="file of --tables: what tokenize or finetune remembered")]
 
 # ---- commands -------------------------------------------------------------------------------------------------------
 
@@ -148,10 +150,10 @@ def predict(
     ] = None,  # fmt: skip
     *,
     device: Device = "auto",
-    tables: Annotated[str | None, typer.Option(help="file of --tables: what tokenize or finetune remembered")] = None,
+    tables: Tables = None,
     explain: Annotated[bool, typer.Option("--explain", help="say which words mattered, and for or against")] = False,
     quantize: Quantize = False,
-    precision: Annotated[str, typer.Option(help="number format: fp32, or bf16 where the processor can")] = "fp32",
+    precision: Precision = "fp32",
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -182,6 +184,29 @@ def _texts(given: list[str]) -> Iterator[str]:
             yield line.decode("utf-8").rstrip("\r\n")
         except UnicodeDecodeError as err:
             raise UlmpipeError(f"text {number} is not valid UTF-8: convert it, e.g. iconv -f LATIN1 -t UTF-8") from err
+
+
+@app.command()
+@with_options(config.ServeConfig)
+def serve(
+    model: Model,
+    *,
+    device: Device = "auto",
+    tables: Tables = None,
+    quantize: Quantize = False,
+    precision: Precision = "fp32",
+    quiet: Quiet = False,
+    options: Any,
+) -> None:
+    """Answer over HTTP what predict says of texts, with a page to try it."""
+    set_quiet(quiet)
+    from .lean import prepare_to_predict
+
+    prepare_to_predict(with_spacy=tables is None)
+    from .tasks.serve import serve as run
+
+    run(model, device=device, tables=tables, quantize=quantize, precision=precision, **options)
+    raise typer.Exit(INTERRUPTED)  # by a Ctrl-C that a shell had ignored for a job in the background: uvicorn hears it
 
 
 @app.command()

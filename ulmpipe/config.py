@@ -7,6 +7,7 @@
     FinetuneConfig            ulmpipe finetune  = the same and its own
     ImportConfig              ulmpipe import-fastai
     DoctorConfig              ulmpipe doctor    = the tokenize options, and how documents are held out
+    ServeConfig               ulmpipe serve
 
 The only place where defaults stand. Functions below the tasks take flat arguments and never one of these.
 """
@@ -213,3 +214,15 @@ class DoctorConfig(TokenizeConfig):
         0.1, "share of the documents that is held out without --valid (2,000 at most)", bound="between 0 and 1"
     )
     seed: int = option(0, "of the documents held out", bound="0 or more")
+
+
+@dataclass(frozen=True)
+class ServeConfig:
+    """Where a server listens, and how much it may be asked."""
+
+    host: str = option("127.0.0.1", "address to listen on: this machine alone, or 0.0.0.0 for whoever can reach it")
+    port: int = option(8000, "port to listen on; 0: any that is free", bound="0 to 65535")
+    max_texts: int = option(64, "texts of a request at most", bound="more than 0")
+    max_characters: int = option(20_000, "characters of a text at most", bound="more than 0")
+    max_body_kb: int = option(1024, "kilobytes of a request at most", bound="more than 0")
+    max_waiting: int = option(64, "requests in hand; further ones are told to come again (503)", bound="more than 0")

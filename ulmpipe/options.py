@@ -19,6 +19,7 @@ BOUNDS: dict[str, Callable[[float], bool]] = {
     "more than 0": lambda value: value > 0,
     "2 or more": lambda value: value >= 2,
     "0 or more": lambda value: value >= 0,
+    "0 to 65535": lambda value: 0 <= value <= 65535,
     "0 to 1": lambda value: 0 <= value <= 1,
     "from 0 to below 1": lambda value: 0 <= value < 1,
     "between 0 and 1": lambda value: 0 < value < 1,

@@ -17,7 +17,7 @@ from ulmpipe.models.inference import classify
 from ulmpipe.tasks import predict as task
 from ulmpipe.tasks.model_folder import Pretrained
 from ulmpipe.tasks.predict import Prediction, Predictor, predict, strongest
-from ulmpipe.text.engine import FastTokenizer
+from ulmpipe.text.engine import FastTokenizer, usable_engine
 from ulmpipe.text.rules import Rules
 from ulmpipe.text.tokenizer import TokenizerRecipe
 
@@ -158,6 +158,38 @@ def test_fast_engine_takes_over_and_changes_nothing(model: Pretrained, monkeypat
     monkeypatch.setattr(task, "_reference", None)
     comp = Predictor(model).predict(texts, explain=True)
     assert all(close(a, b) and [w for w, _ in a.words or ()] == [w for w, _ in b.words or ()] for a, b in zip(comp, ref, strict=True))  # fmt: skip
+
+
+def test_model_that_forgets_says_the_same_and_keeps_no_words(trained: Trained):
+    texts = [f"{text} new{i}word" for i, (text, _) in enumerate(make_docs(5, seed=17))]
+    predictors = [ulmpipe.from_pretrained(trained.clf, device="cpu", forget=forget) for forget in (True, False)]
+    strings = task._reference(predictors[0].recipe).spacy.vocab.strings
+    n_known, found = [], []
+    for predictor in predictors:
+        predictor.predict([texts[0]])
+        before = len(strings)
+        found.append(predictor.predict(texts, explain=True))
+        n_known.append(len(strings) - before)
+    assert n_known[0] == 0 and n_known[1] >= 4
+    assert all(close(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_model_that_forgets_has_no_use_for_the_fast_engine_but_with_tables(
+    trained: Trained, model: Pretrained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    texts = [text for text, _ in make_docs(6, seed=18)]
+    ref = Predictor(model).predict(texts)
+    monkeypatch.setattr(task, "FAST_FROM", 0)
+    monkeypatch.setattr("ulmpipe.text.engine.usable_engine", None)
+    assert all(close(a, b) for a, b in zip(Predictor(model, forget=True).predict(texts), ref, strict=True))
+    monkeypatch.undo()
+    FastTokenizer(TokenizerRecipe.from_json(model.recipe)).dump(tmp_path / "t.arrow")
+    predictor = Predictor(model, forget=True, tables=str(tmp_path / "t.arrow"))
+    predictor.predict(texts)
+    engines = {id(usable_engine(predictor.recipe, "fast", predictor.tables)[0])}
+    monkeypatch.setattr(task, "MAX_ENGINE_BYTES", 0)
+    assert all(close(a, b) for a, b in zip(predictor.predict(texts), ref, strict=True))
+    assert id(usable_engine(predictor.recipe, "fast", predictor.tables)[0]) not in engines
 
 
 def test_int8_says_nearly_the_same(model: Pretrained):

@@ -6,6 +6,7 @@ Imports neither numba nor the store before there are many texts: most of a short
 """
 
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
@@ -29,6 +30,7 @@ from .model_folder import Pretrained
 
 CHUNK_TEXTS = 1024  # texts that are predicted together: bounds memory however many there are
 FAST_FROM = 300_000  # characters from which the fast engine gains what it takes to get ready, a second
+MAX_ENGINE_BYTES = 256 << 20  # of the fast engine with `forget`: past it the engine is made again
 
 Words = list[tuple[str, float]]
 
@@ -64,7 +66,8 @@ class Predictor:
 
     `tables` is a file that `tokenize` or `finetune` wrote: with it spaCy need not be loaded. `precision` is fp32 or, where
     the processor can, bf16; `quantize` takes int8 weights (models/quantize.py). Only with neither is the prediction of a
-    text the same to 1e-5 whatever others it is predicted with.
+    text the same to 1e-5 whatever others it is predicted with. With `forget` nothing that texts hold is remembered for later
+    ones: for a process that does not end and is asked by others, whose memory would grow with every new word.
     """
 
     def __init__(
@@ -75,6 +78,7 @@ class Predictor:
         custom_rules: Rules | None = None,
         quantize: bool = False,
         precision: str = "fp32",
+        forget: bool = False,
     ):
         if not isinstance(pretrained.model, TextClassifier):
             raise UlmpipeError(
@@ -82,7 +86,7 @@ class Predictor:
             )
         self.device = next(pretrained.model.parameters()).device
         check_precision(precision, self.device)
-        self.dtype = DTYPES[precision]
+        self.precision, self.dtype, self.forget = precision, DTYPES[precision], forget
         self.pretrained, self.labels, self.quantize = pretrained, pretrained.labels, quantize
         self.model = quantized(pretrained.model) if quantize else pretrained.model
         self.recipe = TokenizerRecipe.from_json(pretrained.recipe, rules=custom_rules)
@@ -128,12 +132,16 @@ class Predictor:
     def _tokens(self, texts: list[str]) -> list[list[str]]:
         """By the reference, until there is so much that the fast engine is worth getting ready: the tokens are the same."""
         self.n_characters += sum(map(len, texts))
-        if not self.tables and self.n_characters < FAST_FROM:
+        if not self.tables and (self.forget or self.n_characters < FAST_FROM):
             tokenizer = _reference(self.recipe)
-            return [tokenizer.tokenize(text) for text in texts]
+            with tokenizer.forgetting() if self.forget else nullcontext():
+                return [tokenizer.tokenize(text) for text in texts]
         from ..text.engine import usable_engine
 
         engine, _ = usable_engine(self.recipe, "fast", self.tables)
+        if self.forget and engine.n_bytes > MAX_ENGINE_BYTES:
+            usable_engine.cache_clear()
+            engine, _ = usable_engine(self.recipe, "fast", self.tables)
         encoded = engine.encode_texts(texts)
         itos, ids, ends = engine.itos, encoded.ids.tolist(), encoded.offsets.tolist()
         return [[itos[i] for i in ids[begin:end]] for begin, end in zip(ends, ends[1:], strict=False)]
@@ -165,10 +173,11 @@ def from_pretrained(
     custom_rules: Rules | None = None,
     quantize: bool = False,
     precision: str = "fp32",
+    forget: bool = False,
 ) -> Predictor:
     """Load a classifier to predict with; the arguments are those of `Predictor`."""
     pretrained = Pretrained.from_pretrained(folder, device=str(pick_device(device)))
-    return Predictor(pretrained, tables=tables, custom_rules=custom_rules, quantize=quantize, precision=precision)
+    return Predictor(pretrained, tables=tables, custom_rules=custom_rules, quantize=quantize, precision=precision, forget=forget)  # fmt: skip
 
 
 def predict(

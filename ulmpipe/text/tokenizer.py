@@ -6,7 +6,8 @@ Slow and obvious: every other engine must give exactly these tokens. It knows no
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -107,6 +108,16 @@ class Tokenizer:
         for post_rule in post:
             tokens = post_rule(tokens)
         return tokens
+
+    @contextmanager
+    def forgetting(self) -> Iterator[None]:
+        """Forget, where the block ends, all words that were new in it: spaCy keeps each one it has met, some 500 bytes.
+
+        Of no use for another kind of tokenizer than spaCy's.
+        """
+        vocab: Any = getattr(self.spacy, "vocab", None)
+        with vocab.memory_zone() if vocab is not None else nullcontext():
+            yield
 
     def split(self, text: str) -> list[str]:
         """spaCy's tokens, and nothing else."""
