@@ -132,3 +132,16 @@ def test_options_as_flags_can_be_typed():
         "--lr",
         "0.001",
     ]
+
+
+@pytest.mark.parametrize(("name", "expected"), [("batch_size", "int"), ("epochs", "int | None"), ("lr", "float | None"), ("drop_mult", "float")])  # fmt: skip
+def test_true_is_no_number(name: str, expected: str):
+    with pytest.raises(ConfigError) as caught:
+        make_config(FinetuneConfig, {name: True})
+    assert str(caught.value) == f"{flag_name(FinetuneConfig.__dataclass_fields__[name])} is True, expected {expected}"
+
+
+def test_a_long_value_is_shown_in_part():
+    with pytest.raises(ConfigError) as caught:
+        make_config(FinetuneConfig, {"rules": "x" * 5000})
+    assert len(str(caught.value)) < 200

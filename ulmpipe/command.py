@@ -17,6 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
+from .config_file import add_config_option
 from .console import log
 from .errors import FAILED, QUARANTINED, TERMINATED, UlmpipeError
 from .options import flag_name, make_config
@@ -29,7 +30,19 @@ SWALLOWED_S = 5.0  # after so long an interrupt that had no effect (an import ca
 Model = Annotated[str, typer.Argument(help="a model folder")]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object on stdout")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no progress, no log lines")]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
+DEVICES = ("auto", "cpu", "cuda")
+
+
+def completes(*values: str) -> Callable[[str], list[str]]:
+    """For `autocompletion`: the values that begin with what was typed."""
+
+    def complete(incomplete: str) -> list[str]:
+        return [value for value in values if value.startswith(incomplete)]
+
+    return complete
+
+
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda", autocompletion=completes(*DEVICES))]
 
 
 def with_options(kind: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -46,6 +59,7 @@ def with_options(kind: type) -> Callable[[Callable[..., None]], Callable[..., No
             command(**given, options=options)
 
         run.__name__, run.__doc__ = command.__name__, command.__doc__
+        run.config_kind = kind  # type: ignore[attr-defined]  # by which a file of options is checked (config_file.py)
         signature = inspect.Signature([*own, *flags])
         run.__signature__ = signature  # type: ignore[attr-defined]
         run.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
@@ -59,8 +73,16 @@ def _parameter(field: Any) -> inspect.Parameter:
     choices = field.metadata["choices"]
     help = field.metadata["help"] + (f" ({', '.join(choices)})" if choices else "")
     declared = f"{flag}/--no-{flag[2:]}" if field.type in (bool, bool | None) else flag
-    annotation = Annotated[field.type, typer.Option(declared, help=help)]
+    offered = field.metadata["offered"]
+    annotation = Annotated[field.type, typer.Option(declared, help=help, autocompletion=completes(*offered) if offered else None)]  # fmt: skip
     return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=annotation)
+
+
+def with_config_files(app: typer.Typer) -> Any:
+    """The command line of an app, each of its commands with `--config`."""
+    group = typer.main.get_command(app)
+    add_config_option(group)
+    return group
 
 
 def print_json(value: Any) -> None:
@@ -99,8 +121,10 @@ def _interrupt(name: str, signum: int, frame: object) -> None:
 def run(app: Callable[[], None], name: str, resumable: Sequence[str] = ()) -> None:
     """Run a command line; an error that a user can cause becomes one line and an exit code (errors.py).
 
-    `name` begins each line. `resumable` are the commands that take `--resume`.
+    `name` begins each line. `resumable` are the commands that take `--resume`. Every command of a Typer app has `--config`.
     """
+    if isinstance(app, typer.Typer):
+        app = partial(with_config_files(app), prog_name=name)
     signal.signal(signal.SIGTERM, _terminate)  # as Ctrl-C: blocks are left, staging folders removed
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # which a shell sets for a job in the background
         signal.signal(signal.SIGINT, partial(_interrupt, name))

@@ -77,7 +77,7 @@ class TrainConfig:
     )
     seed: int = option(0, "of everything random", bound="0 or more")
     precision: str = option("auto", "number format in training; auto: bf16, on older GPUs fp16, where processor and model are made for it", choices=("auto", "fp32", "bf16", "fp16"))  # fmt: skip
-    device: str = option("auto", "auto, cpu or cuda")
+    device: str = option("auto", "auto, cpu or cuda", offered=("auto", "cpu", "cuda"))
     valid: str | None = option(None, "SOURCE of validation documents; default: some held out, by --valid-fraction")
     valid_fraction: float = option(
         0.1, "share of the documents that is held out without --valid (2,000 at most)", bound="between 0 and 1"

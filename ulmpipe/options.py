@@ -14,6 +14,8 @@ from .errors import ConfigError
 
 Config = TypeVar("Config")
 
+MAX_SHOWN = 60  # characters of a wrong value
+
 # What may be expected of a number; the words stand in the message.
 BOUNDS: dict[str, Callable[[float], bool]] = {
     "more than 0": lambda value: value > 0,
@@ -26,19 +28,35 @@ BOUNDS: dict[str, Callable[[float], bool]] = {
 }
 
 
-def option(default: Any, help: str, *, choices: tuple[str, ...] = (), flag: str = "", bound: str = "") -> Any:
-    """A field with the help text of its flag; `flag` where the flag's name is not the field's, `bound` one of `BOUNDS`."""
-    return field(default=default, metadata={"help": help, "choices": choices, "flag": flag, "bound": bound})
+def option(
+    default: Any,
+    help: str,
+    *,
+    choices: tuple[str, ...] = (),
+    flag: str = "",
+    bound: str = "",
+    offered: tuple[str, ...] = (),
+) -> Any:
+    """A field with the help text of its flag; `flag` where the flag's name is not the field's, `bound` one of `BOUNDS`.
+
+    `offered` is what a shell completes where there are no `choices`: other values may be given too.
+    """
+    about = {"help": help, "choices": choices, "flag": flag, "bound": bound, "offered": choices or offered}
+    return field(default=default, metadata=about)
 
 
 def make_config(kind: type[Config], options: Mapping[str, Any]) -> Config:
     """Build a config from options by name. Raises `ConfigError` listing every unknown name and every bad value at once."""
-    known = {f.name: f for f in fields(kind)}  # pyright: ignore[reportArgumentType]
-    wrong = [_unknown(name, known) for name in options if name not in known]
-    wrong += [reason for name, value in options.items() if name in known and (reason := _bad_value(known[name], value))]
-    if wrong:
+    if wrong := wrong_values(kind, options):
         raise ConfigError("; ".join(wrong))
     return kind(**options)
+
+
+def wrong_values(kind: type, options: Mapping[str, Any]) -> list[str]:
+    """Every unknown name and every bad value among options by name; whether they go together is not looked at."""
+    known = {f.name: f for f in fields(kind)}
+    wrong = [_unknown(name, known) for name in options if name not in known]
+    return wrong + [reason for name, value in options.items() if name in known and (reason := _bad_value(known[name], value))]  # fmt: skip
 
 
 def _unknown(name: str, known: Mapping[str, Field[Any]]) -> str:
@@ -51,14 +69,15 @@ def _unknown(name: str, known: Mapping[str, Field[Any]]) -> str:
 def _bad_value(option: Field[Any], value: Any) -> str:
     """Why a value can't be, or an empty string."""
     flag = flag_name(option)
-    if not isinstance(value, option.type) and not (isinstance(value, int) and option.type in (float, float | None)):  # pyright: ignore[reportArgumentType]
-        return f"{flag} is {value!r}, expected {getattr(option.type, '__name__', option.type)}"
+    is_type = isinstance(value, option.type) or (isinstance(value, int) and option.type in (float, float | None))  # pyright: ignore[reportArgumentType]
+    if not is_type or (isinstance(value, bool) and option.type not in (bool, bool | None)):  # True is an int in Python
+        return f"{flag} is {repr(value)[:MAX_SHOWN]}, expected {getattr(option.type, '__name__', option.type)}"
     if isinstance(value, float) and not math.isfinite(value):
         return f"{flag} is {value}, expected a finite number"
     if value is None:
         return ""
     if choices := option.metadata["choices"]:
-        return "" if value in choices else f"{flag} is {value!r}, expected one of {', '.join(choices)}"
+        return "" if value in choices else f"{flag} is {repr(value)[:MAX_SHOWN]}, expected one of {', '.join(choices)}"
     bound = option.metadata["bound"]
     if bound and not BOUNDS[bound](value):
         return f"{flag} is {value}, expected {bound}"

@@ -34,7 +34,7 @@ class FitConfig(ReadConfig):
     min_scale: float = option(0.35, "smallest share of a picture that a training view shows", bound="between 0 and 1")
     weight_decay: float = option(0.05, "decoupled weight decay", bound="0 or more")
     precision: str = option("auto", "number format in training; auto: bf16 where the processor is made for it", choices=("auto", "fp32", "bf16", "fp16"))  # fmt: skip
-    device: str = option("auto", "auto, cpu or cuda")
+    device: str = option("auto", "auto, cpu or cuda", offered=("auto", "cpu", "cuda"))
     seed: int = option(0, "of everything random", bound="0 or more")
     valid: str | None = option(None, "SOURCE of validation pictures; default: the source's own, or some held out")
     valid_fraction: float = option(0.2, "share of the pictures that is held out where there are no others", bound="between 0 and 1")  # fmt: skip

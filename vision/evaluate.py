@@ -126,7 +126,8 @@ def _open(source: str, classifier: ImageClassifier, config: ReadConfig) -> tuple
     if not (pictures.labels >= 0).any():
         raise SourceError(f"{source} has no labels: expected a folder for each class, or a column (--label-column)")
     options = classifier.trained.get("options", {})
-    if split or options.get("pictures", "").split(" ")[0] != plan.digest:
+    trained_on = classifier.trained.get("pictures") or options.get("pictures", "")  # where older folders have it
+    if split or trained_on.split(" ")[0] != plan.digest:
         if not split and source == classifier.trained.get("source"):
             log(f"{source} has changed since it was trained on: measuring on all of it, what was trained on too")
         return pictures, usable(pictures)

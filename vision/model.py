@@ -6,21 +6,25 @@ config.json  model.safetensors  manifest.json      and beside them checkpoint-<s
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ulmpipe.durable import check_files, check_keys, publishing, read_json, read_manifest, write_json
+from ulmpipe.durable import MANIFEST, check_files, check_keys, publishing, read_json, read_manifest, write_json
 from ulmpipe.errors import StoreError
+from ulmpipe.hub import CARD_FILE, check_names, download, is_hub_name, upload
 
 from .augment import Augment
+from .card import make_card
 from .data import Stats
 from .transfer import adapt, load_weights, save_weights
 from .xresnet import build
 
 KIND, FORMAT_VERSION = "image classifier", 1
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+FILES = (CONFIG_FILE, WEIGHTS_FILE, MANIFEST)
 PARTS = {"settings": dict, "classes": list, "side": int, "size": int, "mean": list, "std": list, "trained": dict}
 PLOTS = ("batch.png", "top_losses.png")
 
@@ -55,10 +59,27 @@ class ImageClassifier:
             save_weights(self.model, stage / WEIGHTS_FILE)
             write_json(stage / CONFIG_FILE, config)
 
+    def push_to_hub(
+        self, repo_id: str, *, private: bool = True, license: str | None = None, token: str | None = None
+    ) -> str:
+        """Write it to the Hugging Face hub, with a page that says what it is (card.py); returns the page's address.
+
+        `private` is heeded where the repository is made. Raises `UlmpipeError` where the hub refuses.
+        """
+        check_names(repo_id, license)
+        with TemporaryDirectory() as scratch:
+            self.save_pretrained(folder := Path(scratch) / "model")
+            card = make_card(read_json(folder / CONFIG_FILE), repo_id, license=license)
+            files = {name: folder / name for name in FILES}
+            return upload(repo_id, {**files, CARD_FILE: card.encode()}, private=private, message="A model of vision", token=token)  # fmt: skip
+
     @classmethod
     def from_pretrained(cls, folder: Path | str, *, device: str | torch.device = "cpu") -> "ImageClassifier":
-        """Load a model folder, in evaluation mode. Raises `StoreError` where it is unfinished, damaged or no such folder."""
-        folder = Path(folder)
+        """Load a model folder, in evaluation mode; of a string also one on the hub (`model_path`).
+
+        Raises `StoreError` where it is unfinished, damaged or no such folder.
+        """
+        folder = model_path(folder)
         check_files(folder, read_manifest(folder, KIND, FORMAT_VERSION), digests=True)  # a flipped bit predicts NaN
         config = read_json(folder / CONFIG_FILE)
         check_keys(config, PARTS, folder / CONFIG_FILE)
@@ -74,6 +95,11 @@ class ImageClassifier:
     def augment(self) -> Augment:
         """The callback that brings pictures before this network as in its training."""
         return Augment(self.size, mean=self.stats.mean, std=self.stats.std, flip=self.flip)
+
+
+def model_path(given: Path | str) -> Path:
+    """The folder that a user names; of `owner/name`, where there is no such folder, what the hub has of it."""
+    return download(given, FILES) if isinstance(given, str) and is_hub_name(given) else Path(given)
 
 
 def make_network(settings: Mapping[str, Any]) -> nn.Sequential:

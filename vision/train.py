@@ -35,7 +35,7 @@ from ulmpipe.train.params import Group
 from .config import FitConfig, TrainConfig, TransferConfig
 from .data import ImageData, Stats, channel_stats, log_quarantined, read_images
 from .learner import MOMS, cnn_learner
-from .model import CONFIG_FILE, KIND, PLOTS, WEIGHTS_FILE, ImageClassifier, carried_body, make_network
+from .model import CONFIG_FILE, KIND, PLOTS, WEIGHTS_FILE, ImageClassifier, carried_body, make_network, model_path
 from .named import DIGITS
 from .plot import show_batch, show_top_losses
 from .report import report_training
@@ -118,9 +118,10 @@ def transfer(source: str | Path, from_model: str | Path, out: str | Path | None 
     `options` are the fields of `vision.config.TransferConfig`.
     """
     config = make_config(TransferConfig, options)
-    before = ImageClassifier.from_pretrained(from_model)
+    folder = model_path(from_model)
+    before = ImageClassifier.from_pretrained(folder)
     out = _check(str(source), out, config)
-    if out.resolve() == Path(from_model).resolve():
+    if out.resolve() == folder.resolve():
         raise ConfigError(f"-o {out} is the model to start from: choose another -o")
     begin_s = time.monotonic()
     about = {"from_model": str(from_model), **asdict(config)}
@@ -142,7 +143,7 @@ def transfer(source: str | Path, from_model: str | Path, out: str | Path | None 
             stats=before.stats,
             groups=bn_splitter(network.get_submodule("body"), network.get_submodule("head")),
             command=f"transfer {shlex.quote(str(source))} --from {shlex.quote(str(from_model))}",
-            started_from=sha256_of(Path(from_model) / WEIGHTS_FILE)[:12],
+            started_from=sha256_of(folder / WEIGHTS_FILE)[:12],
         )
         return _fit(str(source), out, config, data, recipe, begin_s, run)
 
@@ -214,19 +215,25 @@ def _fit(
     )
     show_batch(learn, data.classes, out / PLOTS[0])
     options = {name: value for name, value in asdict(config).items() if name not in MAY_CHANGE}
-    options |= {"pictures": data.digest, "started_from": recipe.started_from}
     options |= {"precision": precision, "size": recipe.size}
+    began_with = {"pictures": data.digest, "started_from": recipe.started_from}
     last = run_phases(
         learn,
         recipe.phases,
         out,
-        options=options,
+        options={**options, **began_with},
         resume=config.resume,
         checkpoint_steps=config.checkpoint_steps,
         moms=MOMS,
         pct_start=PCT_START,
     )
-    trained = {"source": source, "options": options, "results": finite_row(last), "quarantined": data.quarantined}
+    trained = {
+        "source": source,
+        "options": options,
+        **began_with,
+        "results": finite_row(last),
+        "quarantined": data.quarantined,
+    }
     ImageClassifier(
         learn.model, recipe.settings, data.classes, data.pictures.side, recipe.size, recipe.stats, flip, trained
     ).save_pretrained(out)

@@ -12,7 +12,7 @@ from ulmpipe.text.store import TokenStore
 def test_the_share_of_unknown_words_is_that_of_the_ids(trained: Trained):
     store = TokenStore(trained.store)
     docs = np.arange(0, len(store), 3)
-    ids = np.concatenate([store.doc(n) for n in docs])
+    ids = np.concatenate([store.doc(n) for n in docs.tolist()])
     assert unknown_share(store, docs) == pytest.approx((ids == store.vocab.unk_id).mean())
     assert unknown_share(store, docs[:0]) is None
 

@@ -87,7 +87,17 @@ def test_all_files_of_a_model_are_as_readable_as_its_config(trained: Trained):
 
 def test_no_pickle_is_written(trained: Trained):
     files = [path for path in trained.folder.rglob("*") if path.is_file()]
-    assert {path.suffix for path in files} <= {".json", ".jsonl", ".safetensors", ".arrow", ".csv", ".db", ".png", ".html", ""}
+    assert {path.suffix for path in files} <= {
+        ".json",
+        ".jsonl",
+        ".safetensors",
+        ".arrow",
+        ".csv",
+        ".db",
+        ".png",
+        ".html",
+        "",
+    }
     for path in files:
         if path.suffix == ".safetensors":
             assert load_file(path)

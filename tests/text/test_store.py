@@ -210,3 +210,12 @@ def test_other_columns_are_refused(store: Path, change: Callable):
     rewrite_shard(store, change)
     with pytest.raises(StoreError, match="its columns are"):
         _ = TokenStore(store).segments
+
+
+def test_a_store_is_a_dataset(store: Path):
+    ref, comp = TokenStore(store), TokenStore(store).to_dataset()
+    assert comp.column_names == ["ids", "label", "source"] and comp.features["label"].names == ref.labels
+    assert comp["ids"][:] == [ref.doc(i).tolist() for i in range(len(ref))]
+    assert [file["filename"] for file in comp.cache_files] == [
+        str(path) for path in sorted(store.glob("shard-*.arrow"))
+    ]

@@ -23,6 +23,7 @@ from ..text.rules import Rules
 from ..text.store import is_store
 from ..text.vocab import VOCAB_FILE
 from .corpus import Corpus, count_words, open_corpus, open_store, recipe_options
+from .dataset_source import Source, takes_datasets
 from .describe import count_labels, quantiles, unknown_share, without
 from .labels import FEW_DOCUMENTS, MAX_SHOWN, check_classes, shortened
 from .model_check import CheckedModel, check_model
@@ -63,7 +64,8 @@ class DoctorResult:
     problems: list[str]
 
 
-def doctor(model: str | Path, source: str | Path, *, custom_rules: Rules | None = None, **options: Any) -> DoctorResult:
+@takes_datasets
+def doctor(model: str | Path, source: Source, *, custom_rules: Rules | None = None, **options: Any) -> DoctorResult:
     """Look at the model folder `model` and a SOURCE; `options` are the fields of `DoctorConfig`.
 
     Raises `UlmpipeError` only where there is nothing to look at: no such folder, no documents.
@@ -73,7 +75,7 @@ def doctor(model: str | Path, source: str | Path, *, custom_rules: Rules | None 
     checked = check_model(model)
     problems = checked.problems
     kind, recipe = (checked.config["kind"], checked.config["recipe"]) if checked.config else (None, None)
-    if kind == CLASSIFIER and recipe is not None and not is_store(Path(source)):
+    if kind == CLASSIFIER and recipe is not None and not is_store(Path(str(source))):
         config = replace(config, **_lang_and_rules(recipe, config, custom_rules))
         if checked.config and checked.config.get("multi_label"):
             separator = checked.config["trained"]["options"].get("label_separator", config.label_separator)
@@ -83,7 +85,7 @@ def doctor(model: str | Path, source: str | Path, *, custom_rules: Rules | None 
         known = checked.vocab.itos if keeps and checked.vocab is not None else []
         corpus = _open(str(source), config, Path(tokens), problems, custom_rules, known)
         numbered = corpus
-        if kind == CLASSIFIER and checked.vocab is not None and not is_store(Path(source)):
+        if kind == CLASSIFIER and checked.vocab is not None and not is_store(Path(str(source))):
             by_model = replace(config, vocab=str(Path(model) / VOCAB_FILE))
             numbered = _open(str(source), by_model, Path(tokens), problems, custom_rules)
         found = _look(corpus, numbered, checked)

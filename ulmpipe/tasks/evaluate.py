@@ -35,6 +35,7 @@ from ..train import (
 from ..train.device import pick_device
 from ..train.multi_label import answer_counts, answer_f1, answer_f1_macro, answer_f1_micro, binary_cross_entropy
 from .corpus import check_labelled, check_same_vocab, check_several, numbered_store, recipe_options
+from .dataset_source import Source, takes_datasets
 from .model_folder import CLASSIFIER, Pretrained
 from .phases import language_model_loss
 from .tokenize import plan_source, source_name
@@ -61,9 +62,10 @@ class Evaluation:
     )
 
 
+@takes_datasets
 def evaluate(
     model: str | Path,
-    source: str | Path,
+    source: Source,
     *,
     device: str = "auto",
     quantize: bool = False,
@@ -75,12 +77,12 @@ def evaluate(
     `options` are the fields of `ReadConfig`; language, rules and vocabulary are the model's. With `quantize` the numbers
     are those of its int8 weights (models/quantize.py).
     """
+    config = TokenizeConfig(**asdict(make_config(ReadConfig, options)))
     pretrained = Pretrained.from_pretrained(model, device=str(pick_device(device)))
     if quantize:
         if not isinstance(pretrained.model, TextClassifier):
             raise ConfigError(f"--quantize is for a classifier, and {model} is a {pretrained.kind}: leave it out")
         pretrained.model = quantized(pretrained.model)
-    config = TokenizeConfig(**asdict(make_config(ReadConfig, options)))
     with TemporaryDirectory() as tokens:  # an evaluation leaves nothing behind
         store = _open_source(str(source), pretrained, config, Path(tokens), custom_rules)
         if isinstance(pretrained.model, LanguageModel):

@@ -27,6 +27,7 @@ from ..train import check_finished, check_resume, saved_options, start_over, sto
 from ..train.parallel import first_then_others, is_first, only_first
 from .classify import default_epochs, train_classifier
 from .corpus import Corpus, check_same_recipe, check_same_vocab, open_corpus
+from .dataset_source import Source, takes_datasets
 from .folds import FOLDS_FOLDER, check_folds_finished, cross_validate, folds_begun, means, start_folds_over
 from .labels import choose_labelled, fold_parts, strata
 from .model_folder import (
@@ -37,10 +38,10 @@ from .model_folder import (
     Pretrained,
     boxed_language_model,
     left_behind,
-    named_model,
     newest_language_model,
 )
 from .phases import check_machine
+from .predict import Predictor, from_pretrained
 from .report import report_training
 from .tokenize import source_name
 from .tune import LM_TASK, tune_language_model
@@ -68,9 +69,14 @@ class FinetuneResult:
     exact_match: float | None = None  # with `--multi-label`: the same as accuracy, under its own name
     f1_micro: float | None = None
 
+    def predictor(self, **options: Any) -> Predictor:
+        """The classifier, loaded; `options` are those of `ulmpipe.from_pretrained`. Raises `UlmpipeError` after `stage="lm"`."""
+        return from_pretrained(Path(self.out), **options)
 
+
+@takes_datasets
 def finetune(
-    source: str | Path, out: str | Path | None = None, *, custom_rules: Rules | None = None, **options: Any
+    source: Source, out: str | Path | None = None, *, custom_rules: Rules | None = None, **options: Any
 ) -> FinetuneResult:
     """Train a classifier on a labelled SOURCE, its language model first, and write both: `out`, and `out/lm`.
 
@@ -255,7 +261,7 @@ def _load_start(config: FinetuneConfig, out: Path) -> Pretrained | None:
     """The language model to start from, None for none. Raises `UlmpipeError` for a model of another kind."""
     if config.from_model == "none":
         return None
-    folder = out / LM_FOLDER if config.from_model is None else named_model(config.from_model)
+    folder = out / LM_FOLDER if config.from_model is None else config.from_model
     start = Pretrained.from_pretrained(folder)
     if start.kind != LANGUAGE_MODEL:
         raise UlmpipeError(f"{folder} is a {start.kind}, expected a language model: pretrain makes one")

@@ -9,6 +9,7 @@ import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -29,6 +30,7 @@ from ..durable import (
     write_json,
 )
 from ..errors import StoreError, VocabMismatchError
+from ..hub import download, is_hub_name
 from ..journal import JOURNAL_FILE
 from ..models import LanguageModel, TextClassifier
 from ..models.packed import pack, unpack
@@ -60,7 +62,7 @@ class Pretrained:
     settings: dict[str, Any]  # the arguments the model was built with
     labels: list[str]
     trained: dict[str, Any]  # source, options and results of its training
-    folder: str | None = None  # it was loaded from
+    folder: str | None = None  # it was loaded from, or its name on the hub
     thresholds: list[float] | None = None  # of several labels a document: the probability from which each is given
 
     @property
@@ -92,11 +94,28 @@ class Pretrained:
             self.vocab.save(stage / VOCAB_FILE)
             write_json(stage / CONFIG_FILE, config)
 
+    def push_to_hub(
+        self, repo_id: str, *, private: bool = True, license: str | None = None, token: str | None = None
+    ) -> str:
+        """Write it to the Hugging Face hub, with a page that says what it is; returns the page's address. As `ulmpipe push`."""
+        from .hub import push
+
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(Path(folder) / "model")
+            pushed = push(Path(folder) / "model", repo_id, private=private, license=license, token=token)
+        assert pushed.url is not None
+        return pushed.url
+
     @classmethod
     def from_pretrained(cls, folder: Path | str, *, device: str = "cpu") -> "Pretrained":
-        """Load a model folder, in evaluation mode. Raises `StoreError` where it is unfinished, damaged or no such folder."""
-        folder = Path(folder)
-        check_files(folder, read_model_manifest(folder))
+        """Load a model folder, in evaluation mode; of a string also one in the box or on the hub (`named_model`).
+
+        Raises `StoreError` where it is unfinished, damaged or no such folder.
+        """
+        is_remote = isinstance(folder, str) and is_hub_name(folder)
+        name = folder
+        folder = named_model(folder) if isinstance(folder, str) else folder
+        check_files(folder, read_model_manifest(folder), digests=is_remote)
         config = read_config(folder / CONFIG_FILE)
         vocab = Vocab.load(folder / VOCAB_FILE)
         if vocab.sha256 != config["vocab_sha256"]:
@@ -118,7 +137,8 @@ class Pretrained:
         if config.get("multi_label") and len(thresholds or []) != len(config["labels"]):
             raise StoreError(f"{folder / CONFIG_FILE} lacks a threshold for each label: restore it from a copy")
         rest = {name: config[name] for name in ("recipe", "settings", "labels", "trained")}
-        return cls(kind=config["kind"], model=model, vocab=vocab, folder=str(folder), thresholds=thresholds, **rest)
+        where = str(name if is_remote else folder)
+        return cls(kind=config["kind"], model=model, vocab=vocab, folder=where, thresholds=thresholds, **rest)
 
     def tokenizer(self, rules: Rules | None = None) -> Tokenizer:
         """The tokenizer it was trained with; `rules` must be given where they were a user's own."""
@@ -202,7 +222,12 @@ def boxed_language_model(lang: str) -> Path | None:
 
 
 def named_model(given: str) -> Path:
-    """The folder that a user names: one of theirs, or one in the box by its name alone, such as `en-small`."""
+    """The folder that a user names: one of theirs, one in the box by its name alone, such as `en-small`, or `owner/name`.
+
+    The last is a repository of the Hugging Face hub, whose files of these names are brought here; see `is_hub_name`.
+    """
+    if is_hub_name(given):
+        return download(given, (*FILES, MANIFEST))
     boxed = BOX / given
     return boxed if not Path(given).exists() and (boxed / MANIFEST).exists() else Path(given)
 

@@ -32,6 +32,12 @@ CHUNK_TEXTS = 1024  # texts that are predicted together: bounds memory however m
 FAST_FROM = 300_000  # characters from which the fast engine gains what it takes to get ready, a second
 MAX_ENGINE_BYTES = 256 << 20  # of the fast engine with `forget`: past it the engine is made again
 
+# Marks of words in a notebook, which has not the report's style sheet: for the label, and dashed against it, as strong as it was.
+STYLE = """<style>
+.ulmpipe mark { color: inherit; background: rgb(60 160 90 / calc(var(--strength) * .55)); border-bottom: 2px solid rgb(60 160 90); }
+.ulmpipe mark.against { background: rgb(220 80 60 / calc(var(--strength) * .55)); border-bottom: 2px dashed rgb(220 80 60); }
+</style>"""
+
 Words = list[tuple[str, float]]
 
 
@@ -50,6 +56,18 @@ class Prediction:
     labels: list[str]
     words: Words | None = None  # with `explain`: the tokens that were read, in order, and what each did for the label
 
+    def _repr_html_(self) -> str:
+        """How a notebook shows it: the labels, and the text, or with `explain` its words, those that mattered marked."""
+        from markupsafe import escape
+
+        from ..reports.page import shown_words
+
+        labels = ", ".join(self.labels) or f"none (nearest: {self.label})"
+        shown = escape(self.text)
+        if self.words is not None:
+            shown = shown_words(shares(self.words))
+        return f"{STYLE}<p class='ulmpipe'><b>{escape(labels)}</b> {self.probability:.3f}<br>{shown}</p>"
+
 
 def strongest(words: Words, n: int = 5) -> Words:
     """The n words that did most, the strongest first, each with its share of all that was done: negative is against.
@@ -57,8 +75,13 @@ def strongest(words: Words, n: int = 5) -> Words:
     >>> strongest([("a", 0.5), ("good", 3.0), ("bore", -1.5)], n=2)
     [('good', 0.6), ('bore', -0.3)]
     """
+    return sorted(shares(words), key=lambda word: -abs(word[1]))[:n]
+
+
+def shares(words: Words) -> Words:
+    """The words in their order, each with its share of all that was done."""
     total = sum(abs(score) for _, score in words) or 1.0
-    return [(word, score / total) for word, score in sorted(words, key=lambda word: -abs(word[1]))[:n]]
+    return [(word, score / total) for word, score in words]
 
 
 class Predictor:
@@ -106,6 +129,16 @@ class Predictor:
         texts = iter(texts)
         while chunk := list(islice(texts, CHUNK_TEXTS)):
             yield from self._predict_chunk(chunk, explain)
+
+    def save_pretrained(self, folder: Path | str) -> None:
+        """Write its model folder, the weights as they were loaded: `quantize` and `precision` are not of the model."""
+        self.pretrained.save_pretrained(folder)
+
+    def push_to_hub(
+        self, repo_id: str, *, private: bool = True, license: str | None = None, token: str | None = None
+    ) -> str:
+        """Write it to the Hugging Face hub, as `Pretrained.push_to_hub` does; returns the address of its page."""
+        return self.pretrained.push_to_hub(repo_id, private=private, license=license, token=token)
 
     def _predict_chunk(self, texts: list[str], explain: bool) -> Iterator[Prediction]:
         vocab, max_tokens = self.pretrained.vocab, self.pretrained.trained["max_tokens"]
@@ -175,7 +208,7 @@ def from_pretrained(
     precision: str = "fp32",
     forget: bool = False,
 ) -> Predictor:
-    """Load a classifier to predict with; the arguments are those of `Predictor`."""
+    """Load a classifier to predict with, from a folder or, as `owner/name`, from the hub; the arguments are those of `Predictor`."""
     pretrained = Pretrained.from_pretrained(folder, device=str(pick_device(device)))
     return Predictor(pretrained, tables=tables, custom_rules=custom_rules, quantize=quantize, precision=precision, forget=forget)  # fmt: skip
 

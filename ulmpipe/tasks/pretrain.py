@@ -20,6 +20,7 @@ from ..train import Phase, check_finished, check_resume, stops_told
 from ..train.metrics import finite_row, perplexity
 from ..train.parallel import first_then_others, is_first, only_first
 from .corpus import open_corpus
+from .dataset_source import Source, takes_datasets
 from .model_folder import LANGUAGE_MODEL, MODELS_FOLDER, Pretrained, left_behind
 from .phases import check_machine, language_model_learner, seed_everything, train_phases
 from .report import report_training
@@ -43,8 +44,9 @@ class PretrainResult:
     out: str
 
 
+@takes_datasets
 def pretrain(
-    source: str | Path, out: str | Path | None = None, *, custom_rules: Rules | None = None, **options: Any
+    source: Source, out: str | Path | None = None, *, custom_rules: Rules | None = None, **options: Any
 ) -> PretrainResult:
     """Train a language model on a SOURCE and write it to `out` (default: `models/<name>-lm`).
 

@@ -25,10 +25,20 @@ from ..text.named import HUB, PACKAGED, find_split, is_name
 from ..text.pieces import FORMATS, Columns, Quarantined, ReadFunction
 from ..text.rules import Rules
 from ..text.shards import Job, UnitRecord, merge_counts, order_labels
-from ..text.source import Plan, digest, join_plans, plan_files, plan_folder, without_labels
+from ..text.source import (
+    Plan,
+    digest,
+    is_saved_dataset,
+    join_plans,
+    plan_files,
+    plan_folder,
+    plan_saved_dataset,
+    without_labels,
+)
 from ..text.store import FORMAT_VERSION, KIND, TokenStore, datasets_files, is_store, shard_name
 from ..text.tokenizer import MAX_CHUNK, TokenizerRecipe, function_name
 from ..text.vocab import VOCAB_FILE, Vocab, build_itos, left_out_words
+from .dataset_source import Source, takes_datasets
 from .limits import TokenizePlan, check_room, planned
 from .units import done_key, going_on, n_workers, number_units, tokenize_units
 
@@ -55,8 +65,9 @@ class TokenizeResult:
     out: str
 
 
+@takes_datasets
 def tokenize(
-    source: str | Path,
+    source: Source,
     out: str | Path | None = None,
     *,
     read: ReadFunction | None = None,
@@ -64,7 +75,7 @@ def tokenize(
     custom_rules: Rules | None = None,
     **options: Any,
 ) -> TokenizeResult:
-    """Tokenize a SOURCE into a token store at `out` (default: its name and `.tok`).
+    """Tokenize a SOURCE, which may be a `datasets.Dataset`, into a token store at `out` (default: its name and `.tok`).
 
     `options` are the fields of `TokenizeConfig`. `read(path) -> str` reads files of another kind, found by `extensions`,
     in a folder; `custom_rules` stand in for a preset. What was tokenized before in the same way is left as it is.
@@ -107,6 +118,8 @@ def plan_source(
     path = Path(source)
     if is_store(path):
         raise SourceError(f"{source} is a token store already, expected texts")
+    if path.is_dir() and is_saved_dataset(path):
+        return plan_saved_dataset(path, columns)
     if path.is_dir():
         return plan_folder(path, columns, extensions=extensions)
     if path.exists():
@@ -126,8 +139,9 @@ def plan_source(
 # ---- the run --------------------------------------------------------------------------------------------------------
 
 
+@takes_datasets
 def dry_run(
-    source: str | Path, out: str | Path | None = None, *, extensions: tuple[str, ...] = (".txt",), **options: Any
+    source: Source, out: str | Path | None = None, *, extensions: tuple[str, ...] = (".txt",), **options: Any
 ) -> TokenizePlan:
     """What `tokenize` with the same arguments would read, write and take; nothing is written."""
     config = make_config(TokenizeConfig, options)

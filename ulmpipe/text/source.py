@@ -12,8 +12,10 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from ..errors import SourceError
+from ..durable import read_json
+from ..errors import SourceError, StoreError
 from .labels import read_label
 from .pieces import (
     ARTICLE_TITLE,
@@ -30,6 +32,8 @@ from .pieces import (
 )
 from .tables import check_source, csv_records, table_rows_and_bytes
 
+# What `datasets` writes beside its Arrow files.
+DATASET_INFO, DATASET_STATE, DATASET_DICT = "dataset_info.json", "state.json", "dataset_dict.json"
 UNIT_BYTES = 4 << 20  # text in a work unit: seconds for spaCy, small against the memory of a worker
 
 Unit = tuple[Piece, ...]
@@ -210,6 +214,43 @@ def plan_folder(
         for name, path in texts
     ]
     return Plan(tuple(group_pieces(pieces, unit_bytes)), tuple(texts), tuple(notes))
+
+
+def is_saved_dataset(folder: Path) -> bool:
+    """Whether `Dataset.save_to_disk` or `DatasetDict.save_to_disk` has written a folder."""
+    return (folder / DATASET_DICT).is_file() or all((folder / name).is_file() for name in (DATASET_INFO, DATASET_STATE))
+
+
+def plan_saved_dataset(folder: Path, columns: Columns | None = None, *, unit_bytes: int = UNIT_BYTES) -> Plan:
+    """Plan what `Dataset.save_to_disk` wrote: its Arrow files, in its order; labels are named by their ClassLabel.
+
+    Raises `SourceError` for several splits, naming them, and for a folder that is not whole.
+    """
+    if (folder / DATASET_DICT).is_file():
+        splits = _read_state(folder / DATASET_DICT, "splits")
+        shown = ", ".join(str(folder / str(split)) for split in splits[:5])
+        raise SourceError(f"{folder} holds the splits of a DatasetDict: name one of them, {shown or 'of which it has none'}")  # fmt: skip
+    if _read_state(folder / DATASET_STATE, "_indices_data_files", []):
+        raise SourceError(f"{folder} has its rows in an order of their own (indices): flatten_indices() and save_to_disk() write them out")  # fmt: skip
+    names: list[Any] = [file.get("filename") if isinstance(file, dict) else file for file in _read_state(folder / DATASET_STATE, "_data_files")]  # fmt: skip
+    if wrong := [name for name in names if not isinstance(name, str) or Path(name).name != name or not name.endswith(".arrow")]:  # fmt: skip
+        raise SourceError(f"{folder / DATASET_STATE} names {str(wrong[0])[:40]!r}, which is no Arrow file in its folder: it was altered")  # fmt: skip
+    if not names:
+        raise SourceError(f"{folder} is a dataset of no rows")
+    return plan_files([folder / name for name in names], columns, unit_bytes=unit_bytes)
+
+
+def _read_state(path: Path, key: str, default: list[Any] | None = None) -> list[Any]:
+    """A list in one of the JSON files that `datasets` writes beside its data."""
+    try:
+        found = read_json(path)
+    except StoreError as err:
+        raise SourceError(str(err)) from err
+    values = found.get(key) if isinstance(found, dict) else None
+    values = default if values is None else values
+    if not isinstance(values, list):
+        raise SourceError(f"{path} lacks {key}: it was altered, or is of another program")
+    return values
 
 
 def walk_folder(folder: Path) -> tuple[list[tuple[str, str]], list[str]]:

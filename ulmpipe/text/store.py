@@ -23,6 +23,7 @@ from .labels import label_matrix
 from .vocab import VOCAB_FILE, Vocab
 
 if TYPE_CHECKING:
+    import datasets
     import pyarrow as pa
 
 KIND = "token store"
@@ -104,6 +105,12 @@ class TokenStore:
 
     def __len__(self) -> int:
         return self.n_docs
+
+    def to_dataset(self) -> "datasets.Dataset":
+        """It as a `datasets.Dataset`, in the mapped files: columns `ids`, `label` where there are labels, `source`."""
+        import datasets
+
+        return datasets.Dataset.load_from_disk(str(self.folder))
 
     @cached_property
     def vocab(self) -> Vocab:
