@@ -15,6 +15,7 @@ from typing import Any
 
 from bench.report_accuracy import ablation_table, accuracy_table, en_small_lines, labels_table, thousand_table
 from bench.report_common import command_rows, machine_line, parts_line
+from bench.report_dask import dask_table
 
 ROOT = Path(__file__).parent.parent
 PAGES = (ROOT / "README.md", ROOT / "bench" / "README.md")
@@ -420,6 +421,7 @@ def render(page: str) -> str:
         "batches": batches_table,
         "predict": predict_table,
         "serve": serve_table,
+        "dask": dask_table,
     }
 
     files = {"labels": "label_efficiency"}  # where a block has another name than its results

@@ -14,6 +14,7 @@ from bench.baselines import read
 from bench.label_efficiency import asked, curve, labelled_rows, plot
 from bench.report import serve_table
 from bench.report_accuracy import ablation_table, accuracy_table, en_small_lines, labels_table, thousand_table
+from bench.report_dask import alone_hours, dask_table, hours_of_a_terabyte
 from ulmpipe.config import FinetuneConfig
 from ulmpipe.tasks.corpus import open_corpus
 from ulmpipe.tasks.labels import choose_labelled
@@ -174,3 +175,30 @@ def test_table_of_the_server_has_a_row_a_kind_of_request():
     table = serve_table({**result, "machine": MACHINE, "commit": "c0ffee"})
     assert "| a short text | 8 | 199.9 (99.9 to 299.8) | 19 | 60 | 8.0 (4.0 to 12.0) | 16.0 (8.0 to 24.0) |" in table
     assert "had 400 MB at first and 441 after 1,200 requests" in table and "commit c0ffee" in table
+
+
+def dask_result() -> dict[str, Any]:
+    """100 MB, 10 seconds of processors, 2 seconds in one process, 4 alone."""
+    seconds = {f"{way}, {n}": 10 / n for way in ("seen", "sent") for n in (1, 2)}
+    seconds |= {f"{way}, {n}, processors": 10.0 for way in ("seen", "sent") for n in (1, 2)}
+    seconds |= {"client": 2.0, "client, processor": 1.0, "vocabulary": 1.0, "second pass": 3.0}
+    spread = {name: record.summary([value]) for name, value in seconds.items()}
+    told = {"text_mb": 100.0, "sent_mb": 150.0, "n_units": 25, "load_average": [1.5, 3.0]}
+    return {**told, "seconds": spread, "machine": MACHINE, "commit": "c0ffee"}
+
+
+def test_a_terabyte_takes_what_workers_or_the_one_process_take():
+    result = dask_result()
+    assert hours_of_a_terabyte(result, 1, sent=True) == pytest.approx(1e5 / 3600)
+    assert hours_of_a_terabyte(result, 4, sent=True) == pytest.approx(2.5e4 / 3600)
+    assert hours_of_a_terabyte(result, 50, sent=True) == pytest.approx(2e4 / 3600)  # no more than it can take
+    assert hours_of_a_terabyte(result, 50, sent=False) == pytest.approx(2e3 / 3600)
+    assert alone_hours(result) == pytest.approx(4e4 / 3600)
+
+
+def test_table_of_a_cluster_has_what_was_measured_and_the_model():
+    table = dask_table(dask_result())
+    assert "1.50 MB of files for each MB" in table
+    assert "| two of them | 5.0 (5.0 to 5.0) | 20.0 | 10.0 |" in table
+    assert "| 8 workers | 3.5 | 5.6 |" in table and "To each of them 11.1 hours" in table
+    assert "The load average of the machine was 1.5 to 3.0" in table

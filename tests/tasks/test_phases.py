@@ -58,10 +58,16 @@ def test_resume_with_any_other_option_is_refused(tmp_path: Path, monkeypatch: py
 
 def test_resume_with_what_decides_nothing_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     run(make_learner(), [FIRST], tmp_path, PretrainConfig())
-    others = PretrainConfig(resume=True, workers=3, checkpoint_steps=1, device="cpu", tensorboard=True, note="")
-    assert run(make_learner(), [FIRST], tmp_path, others)["step"] == 5
-    assert "resuming first from checkpoint-5" in capsys.readouterr().err
-    assert {f.name for f in fields(PretrainConfig) if getattr(others, f.name) != f.default} == MAY_CHANGE
+    training: Any = {"checkpoint_steps": 1, "device": "cpu", "tensorboard": True, "report": False, "note": ""}
+    tokens: Any = {"workers": 3, "unit_timeout": 9.0, "force": True}
+    cluster: Any = {"backend": "dask", "scheduler": "tcp://host:8786"}
+    changed: set[str] = set()
+    for given in ({**training, **tokens}, cluster):
+        others = PretrainConfig(resume=True, **given)
+        assert run(make_learner(), [FIRST], tmp_path, others)["step"] == 5
+        assert "resuming first from checkpoint-5" in capsys.readouterr().err
+        changed |= {f.name for f in fields(PretrainConfig) if getattr(others, f.name) != f.default}
+    assert changed == MAY_CHANGE
 
 
 def test_common_callbacks_follow_the_precision():

@@ -110,7 +110,9 @@ def test_small_record_batches_hold_the_same(reviews: Path, tmp_path: Path, monke
     assert comp.doc_labels.tolist() == ref.doc_labels.tolist()
 
 
-def test_merge_counts_adds_units_up(reviews: Path, tmp_path: Path):
+@pytest.mark.parametrize("at_once", [1, 2, 1000])
+def test_merge_counts_adds_units_up(reviews: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int):
+    monkeypatch.setattr(shards, "MERGED_AT_ONCE", at_once)
     plan = plan_folder(reviews, unit_bytes=60)
     for index, unit in enumerate(plan.units):
         tokenize_unit(index, unit, Job(str(tmp_path), TokenizerRecipe(), Columns()))

@@ -13,7 +13,7 @@ from pathlib import Path
 from ..console import log
 from ..durable import DONE_PREFIX
 from ..errors import UlmpipeError
-from ..text.pieces import is_compressed
+from ..text.pieces import file_stamp, is_compressed
 from ..text.source import Plan
 
 # On the 12,574 reviews of IMDB's test split, 16.2 MB: 24.7 MB of files at once, 414 MB the larger of two workers. Of short
@@ -114,7 +114,7 @@ def planned(plan: Plan, out: Path, workers: int) -> TokenizePlan:
     return TokenizePlan(
         n_files=len(plan.paths),
         n_units=len(plan.units),
-        n_bytes=sum(os.stat(path).st_size for _, path in plan.paths),
+        n_bytes=sum(int(stamp[0]) for _, path in plan.paths if (stamp := file_stamp(path))),
         workers=workers,
         disk_bytes=disk_needed(plan),
         disk_free_bytes=disk_free(out),

@@ -45,6 +45,8 @@ MAY_CHANGE = {
     "resume",
     "workers",
     "unit_timeout",
+    "backend",
+    "scheduler",
     "force",
     "device",
     "checkpoint_steps",

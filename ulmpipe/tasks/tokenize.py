@@ -11,7 +11,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,11 @@ from ..console import log
 from ..durable import MANIFEST, STAGING_PREFIX, check_output, describe_file, fsync_folder, locked, staging, write_json
 from ..errors import ConfigError, OutputInUseError, SourceError, StoreError
 from ..options import make_config
+from ..text.cluster import digests_on_cluster
 from ..text.done import done_folder, read_done
 from ..text.named import HUB, PACKAGED, find_split, is_name
 from ..text.pieces import FORMATS, Columns, Quarantined, ReadFunction
+from ..text.remote import is_url
 from ..text.rules import Rules
 from ..text.shards import Job, UnitRecord, merge_counts, order_labels
 from ..text.source import (
@@ -33,6 +35,7 @@ from ..text.source import (
     plan_files,
     plan_folder,
     plan_saved_dataset,
+    plan_url,
     without_labels,
 )
 from ..text.store import FORMAT_VERSION, KIND, TokenStore, datasets_files, is_store, shard_name
@@ -41,6 +44,7 @@ from ..text.vocab import VOCAB_FILE, Vocab, build_itos, left_out_words
 from .dataset_source import Source, takes_datasets
 from .limits import TokenizePlan, check_room, planned
 from .units import done_key, going_on, n_workers, number_units, tokenize_units
+from .upload import local_folder, manifest_there, upload
 
 N_LEFT_OUT = 50  # words without a place in the vocabulary that the manifest names
 MAX_SHOWN = 5  # quarantined inputs that are named on the console; all of them are in the manifest
@@ -79,11 +83,33 @@ def tokenize(
 
     `options` are the fields of `TokenizeConfig`. `read(path) -> str` reads files of another kind, found by `extensions`,
     in a folder; `custom_rules` stand in for a preset. What was tokenized before in the same way is left as it is.
+    Both SOURCE and `out` may be URLs; a store for a URL is made in the working directory and copied (upload.py).
     """
     config = make_config(TokenizeConfig, options)
+    if read is not None and is_url(str(source)):
+        raise ConfigError(f"read= takes paths of this machine, and {source} is a URL: copy it here first")
     plan = plan_source(str(source), config, extensions=extensions)
-    folder = Path(out) if out is not None else Path(f"{source_name(str(source))}.tok")
-    return tokenize_plan(plan, folder, config, read=read, custom_rules=custom_rules)
+    folder = _folder(str(source), out)
+    given: dict[str, Any] = {"read": read, "custom_rules": custom_rules}
+    if out is None or not is_url(str(out)):
+        return tokenize_plan(plan, folder, config, **given)
+    older = manifest_there(str(out))
+    recipe = TokenizerRecipe(config.lang, custom_rules or config.rules)
+    vocab = Vocab.load(Path(config.vocab)) if config.vocab is not None else None
+    fingerprint = store_fingerprint(plan, config, recipe, vocab, None, read=read)
+    if older and read is None and custom_rules is None and _is_final(older, fingerprint, force=config.force):
+        log(f"{out} holds these tokens already")
+        return _result(older, [], seconds=0.0, out=str(out))
+    result = tokenize_plan(plan, folder, config, **given, vocab=vocab, fingerprint=fingerprint)
+    upload(folder, str(out))
+    return replace(result, out=str(out), reused=False)
+
+
+def _folder(source: str, out: str | Path | None) -> Path:
+    """Where a store is made."""
+    if out is None:
+        return Path(f"{source_name(source)}.tok")
+    return local_folder(str(out)) if is_url(str(out)) else Path(out)
 
 
 # ---- SOURCE ---------------------------------------------------------------------------------------------------------
@@ -115,6 +141,8 @@ def plan_source(
     Raises `SourceError` that says what was looked for.
     """
     columns = columns_of(config)
+    if is_url(source):
+        return plan_url(source, columns, extensions=extensions)
     path = Path(source)
     if is_store(path):
         raise SourceError(f"{source} is a token store already, expected texts")
@@ -146,7 +174,7 @@ def dry_run(
     """What `tokenize` with the same arguments would read, write and take; nothing is written."""
     config = make_config(TokenizeConfig, options)
     plan = plan_source(str(source), config, extensions=extensions)
-    folder = Path(out) if out is not None else Path(f"{source_name(str(source))}.tok")
+    folder = _folder(str(source), out)
     check_output(folder, expected=KIND, also=_left_behind(folder))
     return planned(plan, folder, n_workers(config, len(plan.units)))
 
@@ -181,7 +209,7 @@ def tokenize_plan(
     if same_again and _holds(out, fingerprint, force=config.force):
         log(f"{out} holds these tokens already")
         _clear_away(out, done_folder(out, key))
-        return _result(TokenStore(out), [], seconds=0.0)
+        return _result(TokenStore(out).manifest, [], seconds=0.0, out=str(out))
     if was_store:
         log(f"{out} holds tokens of other texts or settings: they are replaced")
         check_room(plan, out, force=config.force)
@@ -195,10 +223,10 @@ def tokenize_plan(
     resumable = same_again and go_on
     with locked(out), staging(out) as stage, going_on(out, key, resumable=resumable) as done:
         if same_again and not was_store and _holds(out, fingerprint, force=False):  # another run has just made it
-            return _result(TokenStore(out), [], seconds=0.0)
+            return _result(TokenStore(out).manifest, [], seconds=0.0, out=str(out))
         job = Job(str(stage), recipe, columns_of(config), read, engine=config.engine, verify=config.verify, tables=config.tables)  # fmt: skip
         before = read_done(done) if resumable else {}
-        records = tokenize_units(plan, before, job, done, workers=workers, timeout_s=config.unit_timeout)
+        records = tokenize_units(plan, before, job, done, workers=workers, timeout_s=config.unit_timeout, scheduler=config.scheduler)  # fmt: skip
         if not any(record.n_docs for record in records):
             reasons = "; ".join(f"{q.source} {q.reason}" for record in records for q in record.quarantined[:1])
             raise SourceError(f"no documents found: {reasons or 'every file is empty'}")
@@ -222,7 +250,7 @@ def tokenize_plan(
         _publish(stage, out, manifest)
     _report(records)
     fresh = [record for record in records if record.index not in before]
-    return _result(TokenStore(out), fresh, seconds=time.monotonic() - begin_s)
+    return _result(TokenStore(out).manifest, fresh, seconds=time.monotonic() - begin_s, out=str(out))
 
 
 def _check_tables(config: TokenizeConfig, custom_rules: Rules | None) -> None:
@@ -265,14 +293,21 @@ def _holds(out: Path, fingerprint: str, *, force: bool) -> bool:
     documents that killed or stopped their worker, which else is told of.
     """
     try:
-        if not is_store(out) or (store := TokenStore(out)).fingerprint != fingerprint:
+        if not is_store(out) or (manifest := TokenStore(out).manifest)["fingerprint"] != fingerprint:
             return False
     except StoreError as err:
         log(f"{err}: it is made again")
         return False
-    if n_left_out := store.manifest.get("n_left_out", 0):
+    if n_left_out := manifest.get("n_left_out", 0):
         log(f"{out} was made without {n_left_out:,} documents that killed or stopped their worker, {MANIFEST} names them: --force makes it again")  # fmt: skip
-    return not store.manifest.get("changed", False) and not (n_left_out and force)
+    return _is_final(manifest, fingerprint, force=force)
+
+
+def _is_final(manifest: dict[str, Any], fingerprint: str, *, force: bool) -> bool:
+    """Whether a whole store needs not be made again for this fingerprint."""
+    if manifest["fingerprint"] != fingerprint or manifest.get("changed", False):
+        return False
+    return not (force and manifest.get("n_left_out", 0))
 
 
 def store_fingerprint(
@@ -288,7 +323,7 @@ def store_fingerprint(
     """Hex sha256 over everything that decides a store's bytes: the files' contents, the recipe, the options."""
     decides = {
         "format": FORMAT_VERSION,
-        "files": digest(plan),
+        "files": digest(plan, digests_on_cluster(plan, config.scheduler) if config.scheduler else None),
         "units": [[(p.name, p.begin, p.end, p.label, p.has_label) for p in unit] for unit in plan.units],
         "recipe": recipe.to_json(),
         "read": read and function_name(read),
@@ -376,22 +411,21 @@ def _report(records: list[UnitRecord]) -> None:
         log(f"quarantined {len(quarantined) - MAX_SHOWN} more; {MANIFEST} lists them all")
 
 
-def _result(store: TokenStore, fresh: Sequence[UnitRecord], *, seconds: float) -> TokenizeResult:
+def _result(manifest: dict[str, Any], fresh: Sequence[UnitRecord], *, seconds: float, out: str) -> TokenizeResult:
     """What a store holds, and how fast the `fresh` units of this run were; of none the store was there already."""
-    manifest = store.manifest
     per_s = 1 / seconds if seconds else 0.0
     return TokenizeResult(
-        n_docs=store.n_docs,
-        n_tokens=store.n_tokens,
+        n_docs=manifest["n_docs"],
+        n_tokens=manifest["n_tokens"],
         n_bytes=manifest["n_bytes"],
         vocab_size=manifest["vocab_size"],
         seconds=round(seconds, 3),
         tokens_per_s=round(sum(record.n_tokens for record in fresh) * per_s, 1),
         mb_per_s=round(sum(record.n_bytes for record in fresh) / 1e6 * per_s, 3),
         fallback_fraction=round(manifest["n_fallback"] / max(manifest["n_chunks"], 1), 6),
-        unknown_fraction=round(manifest["n_unknown"] / max(store.n_tokens, 1), 6),
+        unknown_fraction=round(manifest["n_unknown"] / max(manifest["n_tokens"], 1), 6),
         n_quarantined=len(manifest["quarantined"]),
-        labels=store.labels,
+        labels=manifest["labels"],
         reused=seconds == 0,
-        out=str(store.folder),
+        out=out,
     )

@@ -1,8 +1,8 @@
 """The two passes of `tokenize` over its work units, and what is kept of them when a run is interrupted.
 
-    plan -> units that are not done yet -> workers -> OUT/.done-<key>/ -> vocabulary -> workers -> shards in the staging folder
+    plan -> units that are not done yet -> workers, or a cluster -> OUT/.done-<key>/ -> vocabulary -> workers -> shards in the staging folder
 
-Between tasks/tokenize.py and text/: shards.py knows what is made of a unit, workers.py how, done.py what was made before.
+Between tasks/tokenize.py and text/: shards.py knows what is made of a unit, workers.py and cluster.py how, done.py what was made before.
 """
 
 import errno
@@ -10,7 +10,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from .. import __version__
 from ..config import TokenizeConfig
 from ..console import log, progress
 from ..errors import SourceError, UlmpipeError
+from ..text.cluster import tokenize_on_cluster
 from ..text.done import done_folder, forget_done, keep, n_kept
 from ..text.killers import without_killers
 from ..text.pieces import Columns
@@ -66,18 +67,33 @@ def going_on(out: Path, key: str, *, resumable: bool) -> Iterator[Path]:
 
 
 def tokenize_units(
-    plan: Plan, before: Mapping[int, UnitRecord], job: Job, done: Path, *, workers: int, timeout_s: float | None
+    plan: Plan,
+    before: Mapping[int, UnitRecord],
+    job: Job,
+    done: Path,
+    *,
+    workers: int,
+    timeout_s: float | None,
+    scheduler: str | None = None,
 ) -> list[UnitRecord]:
-    """Pass 1 on the units that were not done `before`, with progress; the records of all, in the order of the units."""
+    """Pass 1 on the units that were not done `before`, with progress; the records of all, in the order of the units.
+
+    On `workers` processes of this machine, or on the cluster of a `scheduler`.
+    """
     records = dict(before)
     if records:
         log(f"going on from an earlier run: {len(records):,} of {len(plan.units):,} work units are done")
     size = [sum(piece.n_bytes for piece in unit) for unit in plan.units]
     done_bytes = sum(size[index] for index in records)
     begin_s, n_docs, n_bytes = time.monotonic(), 0, 0
-    with progress("tokenize", plan.n_bytes) as bar:
-        todo = [index for index in range(len(plan.units)) if index not in records]
-        for record in _each_unit(plan, todo, job, workers=workers, timeout_s=timeout_s):
+    todo = [index for index in range(len(plan.units)) if index not in records]
+    with progress("tokenize", plan.n_bytes) as bar, ExitStack() as stack:
+        if scheduler is None:
+            found = _each_unit(plan, todo, job, workers=workers, timeout_s=timeout_s)
+        else:
+            units = [(index, plan.units[index]) for index in todo]
+            found = stack.enter_context(closing(tokenize_on_cluster(units, job, scheduler)))
+        for record in found:
             keep(done, Path(job.stage), record)
             records[record.index] = record
             done_bytes += size[record.index]

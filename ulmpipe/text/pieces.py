@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
+from .remote import Stamp, is_url, look, open_url, read_range
+
 FORMATS = {
     ".txt": "lines",  # a file by itself: one document a line, as `datasets` reads it; in a folder: one document a file
     ".tokens": "articles",  # WikiText: a document begins at a line ` = Title = `
@@ -43,7 +45,7 @@ ReadFunction = Callable[[Path], str]  # how a file of a folder becomes text, whe
 class Piece:
     """A part of a file: bytes `begin` to `end` (excluded), or rows of a parquet or Arrow file. `end` None: to the end."""
 
-    path: str
+    path: str  # of a file, or a URL
     name: str  # what the `source` column says, the same on every machine
     format: str  # "file" (one document), or a value of FORMATS
     n_bytes: int
@@ -52,7 +54,7 @@ class Piece:
     first_row: int = 0  # of a CSV piece: rows before `begin`, to name rows by
     label: str | None = None  # from the folder
     has_label: bool = True  # False: labels that are there are not read
-    stamp: tuple[int, ...] | None = None  # of the file when the run was planned, see `file_stamp`; None: it may change
+    stamp: Stamp | None = None  # of the file when the run was planned, see `file_stamp`; None: it may change
 
 
 class Document(NamedTuple):
@@ -102,8 +104,13 @@ def is_compressed(path: Path) -> bool:
     return split_suffixes(path)[1] != ""
 
 
-def file_stamp(path: str | Path) -> tuple[int, ...] | None:
-    """Size, time of change and number of a file, which tell whether it is still the same; None where it can't be looked at."""
+def file_stamp(path: str | Path) -> Stamp | None:
+    """Size, time of change and number of a file, which tell whether it is still the same; None where it can't be looked at.
+
+    Of a URL its size, and what its server tells changes by.
+    """
+    if is_url(str(path)):
+        return found.stamp if (found := look(str(path))) else None
     try:
         stat = os.stat(path)
     except OSError:
@@ -112,20 +119,26 @@ def file_stamp(path: str | Path) -> tuple[int, ...] | None:
 
 
 def open_bytes(path: str) -> IO[bytes]:
-    """Open a file for reading bytes, decompressing by its ending."""
+    """Open a file, or a URL, for reading bytes, decompressing by its ending."""
     ending = split_suffixes(Path(path))[1]
+    file = open_url(path) if is_url(path) else path
     if ending == ".zst":
         import pyarrow as pa  # and not zstandard, which takes a cut tail for the end
 
-        return cast(IO[bytes], io.BufferedReader(pa.CompressedInputStream(path, "zstd")))  # pyright: ignore[reportArgumentType]
+        return cast(IO[bytes], io.BufferedReader(pa.CompressedInputStream(file, "zstd")))  # pyright: ignore[reportArgumentType]
     openers: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-    return openers.get(ending, open)(path, "rb")
+    if ending in openers:
+        return openers[ending](file, "rb")
+    return open(file, "rb") if isinstance(file, str) else file
 
 
 def byte_lines(piece: Piece) -> Iterator[tuple[int, bytes]]:
     """The lines of a piece with the offset of each; lines end at `\\n` only, as in every tool but Python's `splitlines`."""
-    with open_bytes(piece.path) as file:
-        if piece.begin:
+    in_one = is_url(piece.path) and piece.end is not None  # with one request, and no byte more than the piece
+    if in_one and piece.begin:
+        refuse_utf16(read_range(piece.path, 0, UTF16_SAMPLE))
+    with io.BytesIO(read_range(piece.path, piece.begin, piece.end or 0)) if in_one else open_bytes(piece.path) as file:
+        if piece.begin and not in_one:
             refuse_utf16(file.read(UTF16_SAMPLE))
             file.seek(piece.begin)
         offset = piece.begin

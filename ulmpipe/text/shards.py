@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 MARK_S = 0.5  # seconds, after which a unit gives another sign of life
 MAX_ENGINE_BYTES = 256 << 20  # of an engine's tables: past it a unit begins with empty ones
+MERGED_AT_ONCE = 1000  # units whose counts are mapped at a time: Linux lets a process have 65,530 maps, 275 GB of text
 BATCH_TOKENS = 1 << 20  # a record batch is written when it holds so many: bounds the memory of a unit that can't be cut
 
 
@@ -113,7 +114,10 @@ def get_engine(job: Job) -> "tuple[Engine, str | None]":
 
 def has_changed(piece: Piece) -> bool:
     """Whether a piece's file is not what it was when the run was planned, or is gone."""
-    return piece.stamp is not None and file_stamp(piece.path) != piece.stamp
+    if piece.stamp is None:
+        return False
+    now = file_stamp(piece.path)
+    return now is None or now[: len(piece.stamp)] != piece.stamp
 
 
 class _ChangedError(Exception):
@@ -269,10 +273,14 @@ def merge_counts(done: Path, n_units: int, *, min_freq: int = 1) -> dict[str, in
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    units = [_read_all(done / f"unit-{index:05d}.counts.arrow") for index in range(n_units)]
-    total = pa.concat_tables(units).group_by("token").aggregate([("count", "sum")])
-    frequent = total.filter(pc.field("count_sum") >= min_freq)
-    return dict(zip(frequent["token"].to_pylist(), frequent["count_sum"].to_pylist(), strict=True))
+    total = pa.table({"token": pa.array([], pa.string()), "count": pa.array([], pa.int64())})
+    for begin in range(0, n_units, MERGED_AT_ONCE):
+        some = range(begin, min(begin + MERGED_AT_ONCE, n_units))
+        units = [_read_all(done / f"unit-{index:05d}.counts.arrow").select(["token", "count"]) for index in some]
+        merged = pa.concat_tables([total, *units]).group_by("token").aggregate([("count", "sum")])
+        total = merged.rename_columns(["token", "count"])
+    frequent = total.filter(pc.field("count") >= min_freq)
+    return dict(zip(frequent["token"].to_pylist(), frequent["count"].to_pylist(), strict=True))
 
 
 def order_labels(labels: Iterable[str]) -> list[str]:

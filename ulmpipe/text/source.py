@@ -12,9 +12,9 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from ..durable import read_json
+from ..durable import MANIFEST, read_json
 from ..errors import SourceError, StoreError
 from .labels import read_label
 from .pieces import (
@@ -27,9 +27,11 @@ from .pieces import (
     file_format,
     file_stamp,
     is_compressed,
+    open_bytes,
     split_suffixes,
     storable_name,
 )
+from .remote import RemoteFile, Stamp, is_url, list_files, look, open_url
 from .tables import check_source, csv_records, table_rows_and_bytes
 
 # What `datasets` writes beside its Arrow files.
@@ -77,30 +79,53 @@ def plan_files(paths: Iterable[Path], columns: Columns | None = None, *, unit_by
     Raises `SourceError` for a missing file, an unknown format, a compressed parquet or Arrow file, or a table that
     lacks its columns.
     """
-    pieces: list[Piece] = []
-    files: list[tuple[str, str]] = []
+    found: list[Found] = []
     for path in paths:
         if not path.exists():
             raise SourceError(f"{path} does not exist: check the spelling")
         if not path.is_file():  # reading a pipe would wait for ever
             raise SourceError(f"{path} is no plain file: write it to one first")
-        format = file_format(path)
+        found.append(_find_file(path.name, str(path)))
+    return _plan_tables(found, columns or Columns(), unit_bytes)
+
+
+class Found(NamedTuple):
+    """A file, of this machine or behind a URL."""
+
+    name: str
+    path: str
+    n_bytes: int
+    stamp: Stamp | None
+
+
+def _find_file(name: str, path: str) -> Found:
+    return Found(name, path, os.stat(path).st_size, file_stamp(path))
+
+
+def _plan_tables(found: Iterable[Found], columns: Columns, unit_bytes: int) -> Plan:
+    pieces: list[Piece] = []
+    files: list[tuple[str, str]] = []
+    for file in found:
+        format = file_format(Path(file.name))
         if format is None:
             raise SourceError(
-                f"{path} is of an unknown kind, expected {' '.join(FORMATS)} (or these with {' '.join(COMPRESSIONS)})"
+                f"{file.path} is of an unknown kind, expected {' '.join(FORMATS)} (or these with {' '.join(COMPRESSIONS)})"
             )
-        if format in ("parquet", "arrow") and is_compressed(path):
-            raise SourceError(f"{path}: a {format} file can't be read compressed as a whole: decompress it first")
-        check_source(Piece(str(path), path.name, format, 0), columns or Columns())
-        files.append((storable_name(path.name), str(path)))
-        pieces += cut_file(path, format, unit_bytes)
+        if format in ("parquet", "arrow") and is_compressed(Path(file.name)):
+            raise SourceError(f"{file.path}: a {format} file can't be read compressed as a whole: decompress it first")
+        if format == "arrow" and is_url(file.path):  # each unit would read all that comes before it
+            raise SourceError(f"{file.path}: an Arrow file can't be read from afar: write parquet, or copy it first")
+        whole = Piece(file.path, storable_name(file.name), format, file.n_bytes, stamp=file.stamp)
+        check_source(whole, columns)
+        files.append((whole.name, file.path))
+        pieces += cut_file(whole, unit_bytes)
     return Plan(tuple(group_pieces(pieces, unit_bytes)), tuple(files))
 
 
-def cut_file(path: Path, format: str, unit_bytes: int) -> list[Piece]:
+def cut_file(whole: Piece, unit_bytes: int) -> list[Piece]:
     """Cut one file at places where a document ends."""
-    whole = Piece(str(path), storable_name(path.name), format, path.stat().st_size, stamp=file_stamp(path))
-    if is_compressed(path):
+    format = whole.format
+    if is_compressed(Path(whole.path)):
         return [whole]  # a compressed stream has no places to start from: it is one unit, read by one worker
     if format == "csv" or format == "tsv":
         return _cut_csv(whole, unit_bytes)
@@ -113,7 +138,7 @@ def cut_file(path: Path, format: str, unit_bytes: int) -> list[Piece]:
 def _cut_lines(whole: Piece, unit_bytes: int, is_begin: Callable[[bytes], object]) -> list[Piece]:
     """Cut before the first line past each multiple of `unit_bytes` with which a document may begin."""
     cuts = [0]
-    with open(whole.path, "rb") as file:
+    with open_bytes(whole.path) as file:
         while cuts[-1] + unit_bytes < whole.n_bytes:
             file.seek(cuts[-1] + unit_bytes)
             file.readline()  # the rest of the line that the seek fell into
@@ -188,32 +213,45 @@ def plan_folder(
     A folder without such texts that holds tables (.csv, .parquet, ...) of one kind is planned as these tables.
     Hidden names, links out of the way of plain files, pipes and devices are ignored, with a note.
     """
-    files, notes = walk_folder(folder)
-    texts = [(name, path) for name, path in files if split_suffixes(Path(name))[0] in extensions]
+    names, notes = walk_folder(folder)
+    files = (_find_file(name, path) for name, path in names)
+    return _plan_found(str(folder), list(files), notes, columns or Columns(), extensions, unit_bytes)
+
+
+def _plan_found(
+    where: str,
+    files: list[Found],
+    notes: list[str],
+    columns: Columns,
+    extensions: tuple[str, ...],
+    unit_bytes: int,
+) -> Plan:
+    texts = [file for file in files if split_suffixes(Path(file.name))[0] in extensions]
     if not texts:
-        tables = [Path(path) for name, path in files if file_format(Path(name)) in (*TABLES, "articles")]
-        if len({file_format(path) for path in tables}) == 1:
-            return replace(plan_files(tables, columns, unit_bytes=unit_bytes), notes=tuple(notes))
-        found = ", ".join(sorted({Path(name).suffix or Path(name).name for name, _ in files})[:5]) or "nothing"
-        raise SourceError(f"no documents found under {folder}: looked for {' '.join(extensions)}, found {found}")
+        tables = [file for file in files if file_format(Path(file.name)) in (*TABLES, "articles")]
+        if len({file_format(Path(file.name)) for file in tables}) == 1:
+            tables = [file._replace(name=Path(file.path).name) for file in tables]
+            return replace(_plan_tables(tables, columns, unit_bytes), notes=tuple(notes))
+        found = ", ".join(sorted({Path(name).suffix or Path(name).name for name, *_ in files})[:5]) or "nothing"
+        raise SourceError(f"no documents found under {where}: looked for {' '.join(extensions)}, found {found}")
     if n_others := len(files) - len(texts):
         notes.append(f"ignored {n_others} files that are not {' '.join(extensions)}")
-    beside = [name for name, _ in texts if "/" not in name]
+    beside = [file.name for file in texts if "/" not in file.name]
     labelled = not beside
     if beside and len(beside) < len(texts):
         notes.append(f"sub-folders are no labels: {beside[0]} lies in none")
     pieces = [
         Piece(
-            path,
-            name,
+            file.path,
+            file.name,
             "file",
-            os.stat(path).st_size,
-            label=read_label(name.split("/")[0], columns or Columns()) if labelled else None,
-            stamp=file_stamp(path),
+            file.n_bytes,
+            label=read_label(file.name.split("/")[0], columns) if labelled else None,
+            stamp=file.stamp,
         )
-        for name, path in texts
+        for file in texts
     ]
-    return Plan(tuple(group_pieces(pieces, unit_bytes)), tuple(texts), tuple(notes))
+    return Plan(tuple(group_pieces(pieces, unit_bytes)), tuple((file.name, file.path) for file in texts), tuple(notes))
 
 
 def is_saved_dataset(folder: Path) -> bool:
@@ -278,14 +316,58 @@ def walk_folder(folder: Path) -> tuple[list[tuple[str, str]], list[str]]:
     return sorted(files), sorted(notes)
 
 
-def digest(plan: Plan) -> str:
-    """Hex sha256 over the names and contents of all files of a plan, in order: one part of a store's fingerprint."""
+# ---- URLs -----------------------------------------------------------------------------------------------------------
+
+
+def plan_url(
+    url: str, columns: Columns | None = None, *, extensions: tuple[str, ...] = (".txt",), unit_bytes: int = UNIT_BYTES
+) -> Plan:
+    """Plan the file at a URL, or all below it, as `plan_files` and `plan_folder` do: the same texts give the same units.
+
+    Raises `SourceError` also for a token store, which is mapped and so must lie on this machine.
+    """
+    columns = columns or Columns()
+    if file_format(Path(url)) and (file := look(url)):
+        return _plan_tables([_found(file)], columns, unit_bytes)
+    files = sorted(file._replace(name=storable_name(file.name)) for file in list_files(url))
+    if not files and (file := look(url)):
+        return _plan_tables([_found(file)], columns, unit_bytes)  # which says that it is of an unknown kind
+    if not files:
+        raise SourceError(f"nothing is found at {url}: check the spelling, and whether you may list it")
+    if any(file.name == MANIFEST for file in files):
+        raise SourceError(
+            f"{url} holds a token store or a model, expected texts: copy it to this machine and give that"
+        )
+    is_hidden = [any(part.startswith(".") for part in file.name.split("/")) for file in files]
+    notes = [f"ignored {file.url}: hidden" for file, hidden in zip(files, is_hidden, strict=True) if hidden]
+    shown = [_found(file) for file, hidden in zip(files, is_hidden, strict=True) if not hidden]
+    return _plan_found(url, shown, notes, columns, extensions, unit_bytes)
+
+
+def _found(file: RemoteFile) -> Found:
+    return Found(file.name, file.url, file.n_bytes, file.stamp)
+
+
+# ---- the fingerprint ------------------------------------------------------------------------------------------------
+
+
+def file_digest(path: str) -> bytes:
+    """The sha256 of a file, or of one behind a URL; the number of the error where it can't be read."""
+    try:
+        with open_url(path) if is_url(path) else open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()  # pyright: ignore[reportArgumentType]
+    except OSError as err:  # quarantined, with the reason, when it is read
+        return str(err.errno).encode()
+
+
+def digest(plan: Plan, digests: Iterable[bytes] | None = None) -> str:
+    """Hex sha256 over the names and contents of all files of a plan, in order: one part of a store's fingerprint.
+
+    `digests` are those of its files, in order, where the caller has them.
+    """
     total = hashlib.sha256()
-    for name, path in plan.paths:
+    each = (file_digest(path) for _, path in plan.paths) if digests is None else digests
+    for (name, _), content in zip(plan.paths, each, strict=True):
         total.update(name.encode("utf-8") + b"\0")
-        try:
-            with open(path, "rb") as file:
-                total.update(hashlib.file_digest(file, "sha256").digest())
-        except OSError as err:  # quarantined, with the reason, when it is read
-            total.update(str(err.errno).encode())
+        total.update(content)
     return total.hexdigest()

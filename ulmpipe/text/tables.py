@@ -5,17 +5,17 @@ Beside documents.py, which calls it. Reads only the text and the label column, a
 
 import csv
 import json
-import os
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import SourceError
 from .labels import read_label
-from .pieces import UNREADABLE, Columns, Document, Piece, Quarantined, byte_lines, decode, open_bytes
+from .pieces import UNREADABLE, Columns, Document, Piece, Quarantined, byte_lines, decode, file_stamp, open_bytes
+from .remote import Stamp, is_url, open_url
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -150,7 +150,7 @@ def table_schema(piece: Piece) -> "pa.Schema":
     import pyarrow.parquet as pq
 
     try:
-        return pq.read_schema(piece.path) if piece.format == "parquet" else next(arrow_batches(piece)).schema
+        return pq.read_schema(_parquet(piece.path)) if piece.format == "parquet" else next(arrow_batches(piece)).schema
     except (pa.ArrowException, OSError, StopIteration) as err:
         raise _damaged(piece, err) from err
 
@@ -165,7 +165,7 @@ def table_rows_and_bytes(piece: Piece) -> tuple[int, int]:
     import pyarrow.parquet as pq
 
     if piece.format == "parquet":
-        meta = pq.read_metadata(piece.path)
+        meta = pq.read_metadata(_parquet(piece.path))
         return meta.num_rows, sum(meta.row_group(i).total_byte_size for i in range(meta.num_row_groups))
     try:
         sizes = [(batch.num_rows, batch.nbytes) for batch in arrow_batches(piece)]
@@ -177,8 +177,7 @@ def table_rows_and_bytes(piece: Piece) -> tuple[int, int]:
 def _row_batches(piece: Piece, names: list[str]) -> Iterator[tuple[int, "pa.RecordBatch"]]:
     """Batches that hold the rows of a piece, each with the number of its first row."""
     if piece.format == "parquet":
-        stat = os.stat(piece.path)
-        yield from _parquet_reader(piece.path, tuple(names), stat.st_mtime_ns, stat.st_size).batches(piece)
+        yield from _parquet_reader(piece.path, tuple(names), file_stamp(piece.path)).batches(piece)
         return
     first = 0
     for batch in arrow_batches(piece):
@@ -187,8 +186,13 @@ def _row_batches(piece: Piece, names: list[str]) -> Iterator[tuple[int, "pa.Reco
 
 
 @lru_cache(maxsize=1)
-def _parquet_reader(path: str, names: tuple[str, ...], mtime_ns: int, n_bytes: int) -> "ParquetReader":
+def _parquet_reader(path: str, names: tuple[str, ...], stamp: Stamp | None) -> "ParquetReader":
     return ParquetReader(path, names)
+
+
+def _parquet(path: str) -> Any:
+    """What pyarrow takes for a parquet file: a path, or an open file behind a URL."""
+    return open_url(path) if is_url(path) else path
 
 
 class ParquetReader:
@@ -201,7 +205,7 @@ class ParquetReader:
         import pyarrow.parquet as pq
 
         self.path, self.names = path, names
-        self.metadata = pq.read_metadata(path)
+        self.metadata = pq.read_metadata(_parquet(path))
         self._begin(0)
 
     def _begin(self, row: int) -> None:
@@ -211,7 +215,7 @@ class ParquetReader:
         self.at, groups = 0, list(range(self.metadata.num_row_groups))
         while groups and self.at + self.metadata.row_group(groups[0]).num_rows <= row:
             self.at += self.metadata.row_group(groups.pop(0)).num_rows
-        file = pq.ParquetFile(self.path, memory_map=True)
+        file = pq.ParquetFile(_parquet(self.path), memory_map=True)
         self.rest = file.iter_batches(ROWS_A_BATCH, row_groups=groups, columns=list(self.names))
         self.batch: pa.RecordBatch | None = None  # the one that was read last; `at` is its first row
 
