@@ -25,7 +25,7 @@ import time
 from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("ulmpipe ", "python -m vision ", "torchrun ", "make ", "python bench/", ". .venv")
+COMMANDS = ("ulmpipe ", "python ", "torchrun ", "make ", "dask ", "curl ", "pip ", ". .venv")
 LEFT_OUT = {
     "make demo": "tests/tasks/test_demo.py runs it",
     "make test": "it runs all tests",
@@ -36,9 +36,15 @@ LEFT_OUT = {
     "make peers": "gigabytes",
     ". .venv/bin/activate": "done here by $PATH",
     "python bench/": "benches, which make bench runs",
+    "pip install": "installs",
+    "ulmpipe tokenize s3://": "needs a bucket; tests/tasks/test_upload.py has other URLs",
+    "ulmpipe push models/reviews me/reviews --license apache-2.0 --dry-run": "",
+    "ulmpipe push": "needs an account; tests/tasks/test_hub.py has a hub of its own",
+    "ulmpipe predict me/reviews": "needs an account; tests/tasks/test_hub.py has a hub of its own",
+    "torchrun --nnodes": "needs two machines",
 }
-STAYS = ("ulmpipe serve",)  # runs until it is stopped
-STAYS_S = 20.0
+STAYS = ("ulmpipe serve", "dask scheduler", "dask worker")  # run beside the others, until all are done
+READY_S = 20.0
 N_ROWS = 120  # of the table of reviews
 FINE = (0, 3)  # exit codes: done; done, and some inputs could not be read
 
@@ -50,9 +56,9 @@ def commands(readme: str) -> Iterator[str]:
             yield re.split(r"\s+#\s", line)[0].strip()
 
 
-def left_out(command: str) -> str | None:
-    """Why a command is not run, or None."""
-    return next((reason for start, reason in LEFT_OUT.items() if command.startswith(start)), None)
+def left_out(command: str) -> str:
+    """Why a command is not run, or nothing."""
+    return next((reason for start, reason in LEFT_OUT.items() if command.startswith(start)), "")
 
 
 def prepare(folder: Path) -> dict[str, str]:
@@ -75,8 +81,10 @@ def prepare(folder: Path) -> dict[str, str]:
         write_articles(folder / "data" / name / "wiki.valid.tokens", [text for text, _ in rows[:20]])
     write_pictures(folder)
     write_fastai_model(folder)
+    (folder / ".curlrc").write_text("fail\n")  # an answer that is an error ends curl with one
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    return {**os.environ, "PATH": path, "ULMPIPE_DATA": str(folder / "data"), "PYTHONPATH": str(ROOT)}
+    own = {"PATH": path, "ULMPIPE_DATA": str(folder / "data"), "PYTHONPATH": str(ROOT), "CURL_HOME": str(folder)}
+    return {**os.environ, **own}
 
 
 def write_table(path: Path, rows: list[tuple[str, str]]) -> None:
@@ -117,20 +125,19 @@ def write_fastai_model(folder: Path) -> None:
     (folder / "itos_wt103.pkl").write_bytes(pickle.dumps(ITOS))
 
 
+def start(command: str, folder: Path, env: dict[str, str]) -> subprocess.Popen[bytes]:
+    """Begin one as a shell does, in a session of its own; what it says goes to a file."""
+    with open(folder / "said.txt", "ab") as said:
+        words = ["bash", "-c", command.replace("host:", "127.0.0.1:")]
+        return subprocess.Popen(words, cwd=folder, env=env, stdout=said, stderr=said, start_new_session=True)
+
+
 def run(command: str, folder: Path, env: dict[str, str]) -> str:
-    """Run one as a shell does; how it ended."""
-    begin_s = time.monotonic()
-    with tempfile.TemporaryFile("w+") as said:
-        process = subprocess.Popen(["bash", "-c", command], cwd=folder, env=env, stdout=said, stderr=subprocess.STDOUT, start_new_session=True)  # fmt: skip
-        fine = FINE
-        if command.startswith(STAYS):
-            time.sleep(STAYS_S)
-            os.killpg(process.pid, signal.SIGTERM)
-            fine = (143, -15)
-        code = process.wait()
-        said.seek(0)
-        told = said.read()
-    return f"{time.monotonic() - begin_s:.0f} s" if code in fine else f"failed with {code}\n{told[-2000:]}"
+    """Run one; how it ended."""
+    begin_s, before = time.monotonic(), (folder / "said.txt").stat().st_size if (folder / "said.txt").exists() else 0
+    code = start(command, folder, env).wait()
+    told = (folder / "said.txt").read_bytes()[before:].decode(errors="replace")
+    return f"{time.monotonic() - begin_s:.0f} s" if code in FINE else f"failed with {code}\n{told[-2000:]}"
 
 
 def main() -> None:
@@ -139,16 +146,31 @@ def main() -> None:
     parser.add_argument("words", nargs="*")
     parser.add_argument("--list", action="store_true", help="only show which are run, and which are not")
     args = parser.parse_args()
-    failed = 0
+    failed, beside = 0, list[subprocess.Popen[bytes]]()
     with tempfile.TemporaryDirectory() as name:
-        env = {} if args.list else prepare(Path(name))
-        for command in commands((ROOT / "README.md").read_text(encoding="utf-8")):
-            if args.words and not set(args.words) <= set(shlex.split(command)):
-                continue
-            reason = left_out(command)
-            told = f"left out: {reason}" if reason else "" if args.list else run(command, Path(name), env)
-            failed += told.startswith("failed")
-            print(f"{command}\n    {told}" if told else command, flush=True)
+        folder = Path(name)
+        env = {} if args.list else prepare(folder)
+        try:
+            for command in commands((ROOT / "README.md").read_text(encoding="utf-8")):
+                if args.words and not set(args.words) <= set(shlex.split(command)):
+                    continue
+                if reason := left_out(command):
+                    told = f"left out: {reason}"
+                elif args.list:
+                    told = "runs beside the others" * command.startswith(STAYS)
+                elif command.startswith(STAYS):
+                    beside.append(start(command, folder, env))
+                    time.sleep(READY_S)
+                    told = "failed" if beside[-1].poll() is not None else "runs beside the others"
+                else:
+                    told = run(command, folder, env)
+                failed += told.startswith("failed")
+                print(f"{command}\n    {told}" if told else command, flush=True)
+        finally:
+            for process in beside:
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGTERM)
+                    process.wait()
     sys.exit(f"{failed} commands failed" if failed else 0)
 
 

@@ -13,30 +13,22 @@ from ulmpipe.tasks.predict import Prediction, shares, strongest
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-SCRIPT = """
-from ulmpipe import evaluate, finetune, strongest
-
-result = finetune("reviews.csv", **options)
-print(result.accuracy, result.labels, result.out)
-model = result.predictor()
-judged = evaluate(result.out, "new.csv", workers=1)
-print(judged.accuracy, judged.f1, judged.confusion)
-predictions = model.predict(["What a dull film! Its plot is tedious.", "A superb cast."], explain=True)
-for p in predictions:
-    print(p.label, p.probability, strongest(p.words, n=3))
-"""
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+BLOCK = r"^    from ulmpipe import evaluate, finetune, strongest\n(?:^    .*\n|^\n)*"
 
 
 def test_the_ten_lines_run(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any):
     monkeypatch.chdir(tmp_path)
     write_csv(tmp_path / "reviews.csv", make_docs(200))
     write_csv(tmp_path / "new.csv", make_docs(40, seed=5))
+    (block,) = re.findall(BLOCK, README, re.MULTILINE)
+    script = "\n".join(line.removeprefix("    ") for line in block.splitlines())
     names: dict[str, Any] = {"options": {**TINY_CLASSIFIER, "from_model": str(trained.lm)}}
-    exec(SCRIPT, names)
+    exec(script.replace('finetune("reviews.csv")', 'finetune("reviews.csv", **options)'), names)
     first, *_, bad, good = capsys.readouterr().out.splitlines()
-    assert first.endswith("['neg', 'pos'] models/reviews") and bad.startswith("neg") and good.startswith("pos")
-    assert names["judged"].n == 40 and names["judged"].accuracy > 0.9
-    told = names["predictions"][0]
+    assert first.endswith("['neg', 'pos']") and bad.startswith("neg") and good.startswith("pos")
+    assert names["result"].out == "models/reviews" and names["judged"].n == 40 and names["judged"].accuracy > 0.9
+    (told,) = names["model"].predict(["Its plot is tedious."], explain=True)
     assert strongest(told.words, n=1)[0][0] in BAD
     again = ulmpipe.from_pretrained("models/reviews").predict([told.text])[0]
     assert again.probabilities == pytest.approx(told.probabilities, abs=1e-5)
