@@ -4,12 +4,12 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from ulmpipe import report, server
+from ulmpipe import reports, server
 from ulmpipe.server.app import About
 from ulmpipe.server.page import digest, make_page
 
 ABOUT = About("reviews", ["neg", "pos"], False, True, "0")
-REPORT, SERVER = Path(report.__path__[0]), Path(server.__path__[0])
+REPORT, SERVER = Path(reports.__path__[0]), Path(server.__path__[0])
 
 
 def test_only_its_own_script_and_style_are_allowed():

@@ -104,6 +104,15 @@ def test_a_dry_run_says_all_and_writes_nothing(reviews: Path, tmp_path: Path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_dry_run_says_what_would_stand_in_the_way(reviews: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    tokenize(reviews, tmp_path / "out", workers=1)
+    monkeypatch.setattr(limits, "disk_free", lambda out: 10)
+    replaced, refused = dry_run(reviews, tmp_path / "out", workers=1).notes
+    assert "out holds tokens already: they stay where texts and settings are the same" in replaced
+    assert refused.startswith("a run would be refused: about 0 MB of disk are needed")
+    assert len(dry_run(reviews, tmp_path / "out", workers=1, force=True).notes) == 1
+
+
 def test_an_output_that_can_not_be_written_is_refused_first(
     reviews: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

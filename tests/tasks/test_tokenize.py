@@ -321,3 +321,35 @@ def test_custom_rules_stand_in_for_a_preset(reviews: Path, tmp_path: Path):
 def test_wrong_options_are_named_together(reviews: Path, tmp_path: Path):
     with pytest.raises(ConfigError, match=r"'min_frq', did you mean 'min_freq'.*--rules is 'corse'"):
         tokenize(reviews, tmp_path / "out", min_frq=1, rules="corse")
+
+
+def test_a_link_to_nowhere_is_a_text_that_is_missing(reviews: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (reviews / "neg/gone.txt").symlink_to(tmp_path / "elsewhere.txt")
+    result = tokenize(reviews, tmp_path / "out", workers=1)
+    assert result.n_docs == 11 and result.n_quarantined == 1
+    assert "quarantined neg/gone.txt: can't be read: " in capsys.readouterr().err
+    (tmp_path / "elsewhere.txt").write_text("it is there again")
+    assert tokenize(reviews, tmp_path / "out", workers=1).n_docs == 12
+
+
+def test_only_a_link_to_nowhere_is_named(tmp_path: Path):
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts/a.txt").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(SourceError, match="no documents found: a.txt can't be read: .*No such file"):
+        tokenize(tmp_path / "texts", tmp_path / "out", workers=1)
+
+
+def test_what_was_left_out_is_told_again_when_a_store_is_used_again(
+    reviews: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    (reviews / "neg/9.txt").write_bytes(b"caf\xe9")
+    tokenize(reviews, tmp_path / "out", workers=1)
+    capsys.readouterr()
+    assert tokenize(reviews, tmp_path / "out", workers=1).reused
+    assert "quarantined neg/9.txt: is not valid UTF-8" in capsys.readouterr().err
+
+
+def test_a_vocabulary_has_room_for_words(reviews: Path, tmp_path: Path):
+    with pytest.raises(ConfigError, match="^--max-vocab is 8, expected more than the 8 special tokens$"):
+        tokenize(reviews, tmp_path / "out", workers=1, max_vocab=8)
+    assert not (tmp_path / "out").exists()

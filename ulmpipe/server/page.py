@@ -2,7 +2,7 @@
 
     page.html + page.css + page.js + what the model is -> HTML, Content-Security-Policy
 
-The same for every request. Colours and marks are those of a training's report (report/page.html); a test compares them.
+The same for every request. Colours and marks are those of a training's report (reports/page.html); a test compares them.
 """
 
 import base64

@@ -18,7 +18,7 @@ from typing import Any
 from ..config import TokenizeConfig
 from ..console import log
 from ..durable import MANIFEST, STAGING_PREFIX, check_output, describe_file, fsync_folder, locked, staging, write_json
-from ..errors import ConfigError, OutputInUseError, SourceError, StoreError
+from ..errors import ConfigError, OutputInUseError, SourceError, StoreError, UlmpipeError
 from ..options import make_config
 from ..text.cluster import digests_on_cluster
 from ..text.done import done_folder, read_done
@@ -176,7 +176,17 @@ def dry_run(
     plan = plan_source(str(source), config, extensions=extensions)
     folder = _folder(str(source), out)
     check_output(folder, expected=KIND, also=_left_behind(folder))
-    return planned(plan, folder, n_workers(config, len(plan.units)))
+    would = planned(plan, folder, n_workers(config, len(plan.units)))
+    notes = []
+    if is_store(folder):
+        notes.append(
+            f"{folder} holds tokens already: they stay where texts and settings are the same, else they are replaced"
+        )
+    try:
+        check_room(plan, folder, force=config.force)
+    except UlmpipeError as err:
+        notes.append(f"a run would be refused: {err}")
+    return replace(would, notes=[*would.notes, *notes])
 
 
 def tokenize_plan(
@@ -204,14 +214,19 @@ def tokenize_plan(
     recipe = TokenizerRecipe(config.lang, custom_rules or config.rules)
     if vocab is None and config.vocab is not None:
         vocab = Vocab.load(Path(config.vocab))
+    n_specials = len(recipe.resolved_rules.specials)
+    if vocab is None and config.max_vocab <= n_specials:
+        raise ConfigError(f"--max-vocab is {config.max_vocab}, expected more than the {n_specials} special tokens")
     fingerprint = fingerprint or store_fingerprint(plan, config, recipe, vocab, labels, read=read, known=known)
     key, same_again = done_key(fingerprint, config), read is None and custom_rules is None
     if same_again and _holds(out, fingerprint, force=config.force):
         log(f"{out} holds these tokens already")
         _clear_away(out, done_folder(out, key))
-        return _result(TokenStore(out).manifest, [], seconds=0.0, out=str(out))
+        manifest = TokenStore(out).manifest
+        _tell_quarantined([Quarantined(**each) for each in manifest["quarantined"]])
+        return _result(manifest, [], seconds=0.0, out=str(out))
     if was_store:
-        log(f"{out} holds tokens of other texts or settings: they are replaced")
+        log(f"{out} holds tokens of other texts or settings: they are replaced when this run is done")
         check_room(plan, out, force=config.force)
     if vocab is not None and (missing := set(recipe.resolved_rules.specials) - set(vocab.itos)):
         raise ConfigError(
@@ -404,7 +419,10 @@ def _report(records: list[UnitRecord]) -> None:
     if cut := [source for record in records for source in record.cut]:
         shown = ", ".join(cut[:MAX_SHOWN]) + (" ..." if len(cut) > MAX_SHOWN else "")
         log(f"cut runs of more than {MAX_CHUNK:,} characters without a space in {len(cut)} documents: {shown}")
-    quarantined: list[Quarantined] = [q for record in records for q in record.quarantined]
+    _tell_quarantined([q for record in records for q in record.quarantined])
+
+
+def _tell_quarantined(quarantined: Sequence[Quarantined]) -> None:
     for q in quarantined[:MAX_SHOWN]:
         log(f"quarantined {q.source}: {q.reason} (at {q.offset})")
     if len(quarantined) > MAX_SHOWN:

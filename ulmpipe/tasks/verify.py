@@ -35,8 +35,7 @@ def verify(folder: str | Path) -> Verified:
     if kind == TOKEN_STORE:
         store = TokenStore(folder)
         n_files = _check_digests(folder, store.manifest)
-        if sum(len(segment.offsets) - 1 for segment in store.segments) != store.n_docs:
-            raise StoreError(f"{folder} has not the {store.n_docs:,} documents of its manifest: tokenize again")
+        _ = store.segments, store.vocab  # which are checked as they are opened
     elif kind in KINDS:
         n_files = _check_digests(folder, read_model_manifest(folder))
         Pretrained.from_pretrained(folder)

@@ -6,6 +6,7 @@ are read in documents.py.
 """
 
 import csv
+import errno
 import hashlib
 import os
 import stat
@@ -99,7 +100,9 @@ class Found(NamedTuple):
 
 
 def _find_file(name: str, path: str) -> Found:
-    return Found(name, path, os.stat(path).st_size, file_stamp(path))
+    """A file of this machine; one that can't be looked at is quarantined when it is read."""
+    stamp = file_stamp(path)
+    return Found(name, path, os.stat(path).st_size if stamp else 0, stamp)
 
 
 def _plan_tables(found: Iterable[Found], columns: Columns, unit_bytes: int) -> Plan:
@@ -307,8 +310,10 @@ def walk_folder(folder: Path) -> tuple[list[tuple[str, str]], list[str]]:
                 continue
             try:
                 is_file = stat.S_ISREG(os.stat(path).st_mode)
-            except OSError:  # a link to nowhere, or to itself
-                is_file = False
+            except OSError as err:
+                is_file = (
+                    err.errno == errno.ENOENT
+                )  # a link to nowhere: a text that is missing, and not to be passed by
             if is_file:
                 files.append((storable_name(Path(path).relative_to(folder).as_posix()), path))
             else:
