@@ -44,7 +44,7 @@ LEFT_OUT = {
     "torchrun --nnodes": "needs two machines",
 }
 STAYS = ("ulmpipe serve", "dask scheduler", "dask worker")  # run beside the others, until all are done
-READY_S = 20.0
+READY_S, LONGEST_S = 20.0, 1800.0
 N_ROWS = 120  # of the table of reviews
 FINE = (0, 3)  # exit codes: done; done, and some inputs could not be read
 
@@ -135,7 +135,13 @@ def start(command: str, folder: Path, env: dict[str, str]) -> subprocess.Popen[b
 def run(command: str, folder: Path, env: dict[str, str]) -> str:
     """Run one; how it ended."""
     begin_s, before = time.monotonic(), (folder / "said.txt").stat().st_size if (folder / "said.txt").exists() else 0
-    code = start(command, folder, env).wait()
+    process = start(command, folder, env)
+    try:
+        code = process.wait(timeout=LONGEST_S)
+    finally:  # of whatever kind: nothing goes on in a folder that is gone
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
     told = (folder / "said.txt").read_bytes()[before:].decode(errors="replace")
     return f"{time.monotonic() - begin_s:.0f} s" if code in FINE else f"failed with {code}\n{told[-2000:]}"
 

@@ -202,3 +202,12 @@ def test_table_of_a_cluster_has_what_was_measured_and_the_model():
     assert "| two of them | 5.0 (5.0 to 5.0) | 20.0 | 10.0 |" in table
     assert "| 8 workers | 3.5 | 5.6 |" in table and "To each of them 11.1 hours" in table
     assert "The load average of the machine was 1.5 to 3.0" in table
+
+
+def test_every_bench_is_run_by_one_word_or_left_out_by_name():
+    from bench.all import BENCHES, LANGUAGE_MODELS, LEFT_OUT
+
+    scripts = {path.stem for path in (record.ROOT / "bench").glob("*.py") if "The goal of this script is to" in path.read_text()[:60]}  # fmt: skip
+    told = {Path(word).stem for bench in BENCHES for word in bench.full.split() if word.startswith("bench/")}
+    others = {"all", "readme", "report", "baselines"} | {name for name in scripts if name.startswith("peers")}
+    assert scripts - others == told | LEFT_OUT.keys() and LANGUAGE_MODELS

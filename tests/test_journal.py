@@ -375,3 +375,17 @@ def test_datasette_opens_it(path: Path):
     one_run(path.parent)
     done = subprocess.run([sys.executable, "-m", "datasette", "inspect", str(path)], capture_output=True, text=True)
     assert json.loads(done.stdout)["journal"]["tables"]["runs"]["count"] == 1
+
+
+def test_passwords_of_urls_are_not_written_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    url = "https://me:hunter2@host/a.csv?key=s3cr3t"
+    monkeypatch.setattr("sys.argv", ["ulmpipe", "pretrain", url])
+    with recorded(tmp_path / "lm", "pretrain", url, {"valid": url, "seed": 1}) as run:
+        run.begin("data", curves=[])
+    row = find(tmp_path / "journal.db", 1)
+    assert row["source"] == row["options"]["valid"] == "https://host/a.csv" and row["options"]["seed"] == 1
+    assert row["command"] == "ulmpipe pretrain https://host/a.csv"
+    assert (
+        b"hunter2" not in (tmp_path / "journal.db").read_bytes()
+        and b"s3cr3t" not in (tmp_path / "journal.db").read_bytes()
+    )

@@ -11,6 +11,7 @@ can't even begin leaves nothing. No training ever fails, or waits more than seco
 import json
 import math
 import os
+import re
 import shlex
 import sqlite3
 import subprocess
@@ -110,7 +111,8 @@ class Run:
         self.has_begun, self.is_told, self.writes = False, False, True
         self.id: int | None = None
         self.curves: dict[Path, tuple[int, ...] | None] = {}  # with what each file was before
-        rest = {name: value for name, value in options.items() if name != "note"}
+        source = without_secrets(source)
+        rest = {name: without_secrets(value) for name, value in options.items() if name != "note"}
         self.row: Row = {name: None for name in COLUMNS if name != "id"}
         self.row |= {"date": datetime.now(UTC).isoformat(timespec="seconds"), "task": task, "source": source}
         self.row |= {"out": str(out.resolve()), "options": rest, "note": options.get("note")}
@@ -230,13 +232,27 @@ def _git(*args: str, folder: Path | None) -> str | None:
     return done.stdout.strip()
 
 
+SECRETS = re.compile(r"(?<=://)[^/@\s'\"]+@|(?<=[^\s'\"])\?[^\s'\"]*")  # in a URL: who asks, and what is signed
+
+
+def without_secrets(value: Any) -> Any:
+    """What is written down of a SOURCE, an option or a command line: a URL's user, password and query left out.
+
+    >>> without_secrets({"valid": "https://me:word@host/a.csv?key=1", "seed": 3})
+    {'valid': 'https://host/a.csv', 'seed': 3}
+    """
+    if isinstance(value, Mapping):
+        return {name: without_secrets(one) for name, one in value.items()}
+    return SECRETS.sub("", value) if isinstance(value, str) and "://" in value else value
+
+
 def _command() -> str:
-    """This process's command line, as one would type it again."""
+    """This process's command line, as one would type it again, but for the passwords of URLs."""
     program = Path(sys.argv[0])
     name = ["python", "-m", program.parent.name] if program.name == "__main__.py" else [program.name]
     n_here = os.environ.get("LOCAL_WORLD_SIZE") if os.environ.get("WORLD_SIZE", "1") != "1" else None
     name = ["torchrun", "--nproc-per-node", n_here, *name[1:]] if n_here and name[0] == "python" else name
-    return shlex.join([*name, *sys.argv[1:]])
+    return shlex.join([*name, *map(without_secrets, sys.argv[1:])])
 
 
 def _told(err: BaseException) -> str:

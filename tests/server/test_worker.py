@@ -130,7 +130,7 @@ def test_request_that_is_cancelled_while_it_is_predicted_changes_no_other(bad: b
     *_, left, second, third = asyncio.run(ask_all())
     assert isinstance(left, asyncio.CancelledError)
     if bad:
-        assert isinstance(second, ZeroDivisionError) and isinstance(third, ZeroDivisionError)
+        assert isinstance(second, ZeroDivisionError) and third[0]["n"] == 3
     else:
         assert (second[0]["n"], third[0]["n"]) == (2, 3)
 
@@ -143,3 +143,25 @@ def test_places_are_bounded_and_come_back():
         assert caught.value.status_code == 503 and caught.value.detail == "2 requests are waiting: try again in a moment"  # fmt: skip
         raise ZeroDivisionError
     assert worker.n_places == 0
+
+
+def test_one_that_fails_fails_alone():
+    """What else was predicted with it is predicted again, by itself; then requests go together as before."""
+    model = Model()
+    found = run(model, [one("first", explain=True), one("a"), one("bad"), one("ccc")])
+    assert [type(answers) for answers in found] == [list, list, ZeroDivisionError, list]
+    assert model.calls == [["first"], ["a", "bad", "ccc"], ["a"], ["bad"], ["ccc"]]
+
+
+def test_a_connection_that_can_not_be_asked_is_one_that_has_left():
+    async def broken() -> bool:
+        raise OSError
+
+    async def ask_all() -> Any:
+        model = Model()
+        model.go.set()
+        worker = Worker(model.predict, joins=True, max_waiting=9)
+        asked = [asyncio.create_task(worker.ask(one(text), broken)) for text in ("a", "b")]
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    assert [type(found) for found in asyncio.run(ask_all())] == [HTTPException, HTTPException]

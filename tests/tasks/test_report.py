@@ -101,16 +101,34 @@ def test_folds_leave_nothing_to_judge_by(trained: Trained, tmp_path: Path):
     finetune(source, tmp_path / "clf", **options)
     facts = Facts.load(tmp_path / "clf")
     assert facts.judged is None and not facts.mistakes and facts.data["documents held out"] == 0
+    assert facts.data["documents to train on"] == 60 and sum(facts.lengths["n"]) == 60
+    assert facts.classes == {"neg": {"to train on": 30, "held out": 0}, "pos": {"to train on": 30, "held out": 0}}
+
+
+def test_labels_that_are_not_learned_from_are_not_counted(trained: Trained, tmp_path: Path):
+    source = write_csv(tmp_path / "a.csv", make_docs(60))
+    options = {**TINY_CLASSIFIER, "epochs": 1, "from_model": str(trained.lm), "max_steps": 3, "n_labels": 20}
+    finetune(source, tmp_path / "clf", **options)
+    facts = Facts.load(tmp_path / "clf")
+    assert facts.data["labelled documents to learn from"] == 20
+    assert [parts["to train on"] for parts in facts.classes.values()] == [10, 10]
+
+
+def write_held_out(folder: Path, rows: list[tuple[str, str]]) -> Path:
+    return write_csv(folder / "held.csv", rows[60:])
 
 
 def test_several_labels_a_document(trained: Trained, tmp_path: Path):
     rows = [(text, f"{label}|{'long' if len(text) > 100 else 'short'}") for text, label in make_docs(80)]
-    finetune(write_csv(tmp_path / "a.csv", rows), tmp_path / "clf", multi_label=True, from_model=str(trained.lm), **{**TINY_CLASSIFIER, "epochs": 1, "max_steps": 3})  # fmt: skip
+    finetune(write_csv(tmp_path / "a.csv", rows[:60]), tmp_path / "clf", multi_label=True, valid=str(write_held_out(tmp_path, rows)), from_model=str(trained.lm), **{**TINY_CLASSIFIER, "epochs": 1, "max_steps": 3})  # fmt: skip
     facts = Facts.load(tmp_path / "clf")
     assert facts.judged is not None and facts.judged.labels == ["long", "neg", "pos", "short"]
     assert facts.judged.confusion is None
     for mistake in facts.mistakes:
         assert mistake.label != mistake.said
+    evaluated = evaluate(tmp_path / "clf", write_held_out(tmp_path, rows), workers=1)
+    assert evaluated.f1 is not None and facts.mistakes
+    assert [score["f1"] for score in facts.judged.scores] == pytest.approx(list(evaluated.f1.values()))
 
 
 def test_no_report_where_none_is_wanted(trained: Trained, tmp_path: Path):
@@ -152,6 +170,24 @@ def test_several_are_compared(own: Path, cli: Cli, tmp_path: Path):
     assert ended.code == 0 and ended.out.strip() == str(tmp_path / "both.html")
     page = (tmp_path / "both.html").read_text()
     assert "2 runs compared" in page and "perplexity" in page and "f1 macro" in page
+
+
+def test_no_file_of_others_is_written_over(own: Path, cli: Cli, tmp_path: Path):
+    (tmp_path / "reviews.csv").write_text("text,label\n")
+    check_refused(
+        cli("report", own / "clf", "-o", tmp_path / "reviews.csv"), 1, "is no report of ours: choose another -o"
+    )
+    assert (tmp_path / "reviews.csv").read_text() == "text,label\n"
+    for _ in range(2):
+        assert cli("report", own / "clf", "-o", tmp_path / "page.html").code == 0
+
+
+@pytest.mark.parametrize("part", [{"lengths": {"edges": "x"}}, {"judged": {"n": 1}}, {"timing_s": {"a": "b"}}, {"classes": {"a": 3}}])  # fmt: skip
+def test_facts_that_no_training_writes_are_one_line(own: Path, cli: Cli, part: dict):
+    facts = json.loads((own / "clf/report.json").read_text())
+    (own / "clf/report.json").write_text(json.dumps(facts | part))
+    ended = cli("report", own / "clf")
+    assert ended.code == 1 and ended.err.count("\n") == 1 and "report" in ended.err
 
 
 @pytest.mark.parametrize("name", ["nowhere", "train.csv", "tokens"])

@@ -106,7 +106,7 @@ def test_step_log_of_a_long_fit_is_thinned_and_has_the_last_step(tmp_path, monke
     monkeypatch.setattr(progress, "N_POINTS", 5)
     regressor(n_batches=11).fit(2, callbacks=[StepLog(tmp_path / "steps.jsonl")])
     rows = [json.loads(line) for line in (tmp_path / "steps.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in rows] == [4, 8, 12, 16, 20, 22]
+    assert [row["step"] for row in rows] == [5, 10, 15, 20, 22]
 
 
 def test_step_log_writes_null_for_what_is_no_number(tmp_path):

@@ -30,7 +30,13 @@ def to_svg(draw: Callable[[], Figure], description: str) -> str:
     from matplotlib import rc_context
 
     ink = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
-    style: Any = {**dict.fromkeys(ink, INK), "svg.fonttype": "none", "svg.hashsalt": description, "font.size": 9.0}
+    style: Any = {
+        **dict.fromkeys(ink, INK),
+        "svg.fonttype": "none",
+        "text.parse_math": False,
+        "svg.hashsalt": description,
+        "font.size": 9.0,
+    }
     file = io.StringIO()
     with rc_context(style):
         draw().savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})

@@ -47,7 +47,6 @@ class Mistake:
     words: list[
         tuple[str, float]
     ]  # token and its share of what spoke for `said`, negative against it; some in the middle may be left out
-    source: str = ""
 
 
 @dataclass(frozen=True)

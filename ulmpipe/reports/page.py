@@ -6,7 +6,8 @@ Everything of the page is in it: style, charts as SVG, pictures as data. What fi
 """
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -44,7 +45,8 @@ def read_run(folder: Path | str) -> Run:
     facts = Facts.load(folder)
     epochs = [row for row in read_curve([folder / CURVE_FILE]) if {"phase", "step"} <= row.keys()]
     path = folder / STEPS_FILE
-    steps = charts.joined_steps(read_rows(path)) if path.is_file() else []
+    rows = read_rows(path) if path.is_file() else []
+    steps = charts.joined_steps([row for row in rows if {"phase", "step", "loss", "lr"} <= row.keys()])
     return Run(_name_of(folder.resolve()), folder, facts, epochs, steps)
 
 
@@ -63,7 +65,12 @@ def write_report(folder: Path | str) -> Path:
 
 
 def one_page(run: Run) -> str:
-    """The page of one run."""
+    """The page of one run. Raises `StoreError` where its files say what no training writes."""
+    with _whatever_files_say(run.folder):
+        return _one_page(run)
+
+
+def _one_page(run: Run) -> str:
     drawn = {"losses": "", "schedule": "", "lengths": "", "layers": ""}
     if run.steps or run.epochs:
         drawn["losses"] = charts.to_svg(lambda: charts.losses({run.name: (run.steps, run.epochs)}), f"{run.name}: loss over training steps")  # fmt: skip
@@ -81,6 +88,11 @@ def one_page(run: Run) -> str:
 
 def compare_page(runs: Sequence[Run]) -> str:
     """The page of several runs: what was reached, which options were others, and their curves over one another."""
+    with _whatever_files_say(runs[0].folder.parent):
+        return _compare_page(runs)
+
+
+def _compare_page(runs: Sequence[Run]) -> str:
     names = _apart(runs)
     curves = {name: (run.steps, run.epochs) for name, run in zip(names, runs, strict=True)}
     drawn = charts.to_svg(lambda: charts.losses(curves), "losses of all runs over training steps")
@@ -116,6 +128,19 @@ def _render(which: str, **values: Any) -> str:
     environment.filters |= {"number": number, "duration": duration, "words": shown_words, "word": shown_word}
     environment.globals |= {"zip": zip}
     return environment.get_template("page.html").render(which=which, **values)
+
+
+@contextmanager
+def _whatever_files_say(folder: Path) -> Iterator[None]:
+    """Raise `StoreError` where what was read is not what a training writes."""
+    from jinja2 import TemplateError
+
+    try:
+        yield
+    except (TemplateError, LookupError, TypeError, ValueError, AttributeError) as err:
+        raise StoreError(
+            f"{folder} has a report.json, or curves, that no training writes ({err!r}): restore them"
+        ) from err
 
 
 # ---- how values are written -----------------------------------------------------------------------------------------

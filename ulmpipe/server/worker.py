@@ -40,6 +40,7 @@ class Worker:
 
     def __init__(self, predict: Predict, *, joins: bool, max_waiting: int):
         self.predict, self.joins, self.max_waiting = predict, joins, max_waiting
+        self.n_alone = 0  # requests at the head of those that wait which are predicted by themselves
         self.n_places = 0  # taken
         self.waiting: deque[Waiting] = deque()
         self.thread = ThreadPoolExecutor(1)
@@ -76,9 +77,11 @@ class Worker:
             try:
                 found = await asyncio.get_running_loop().run_in_executor(self.thread, self.predict, texts, explain)
             except Exception as err:
-                for waiting in turn:
-                    if not waiting.answers.done():
-                        waiting.answers.set_exception(err)
+                if len(turn) > 1:  # one of them fails, and the others have nothing to do with it: each alone
+                    self.n_alone = len(turn)
+                    self.waiting.extendleft(reversed(turn))
+                elif not turn[0].answers.done():
+                    turn[0].answers.set_exception(err)
                 continue
             rest = iter(found)
             for waiting in turn:
@@ -89,6 +92,9 @@ class Worker:
     def _next(self) -> list[Waiting]:
         """The first that waits, and those behind it that go along."""
         turn = [self.waiting.popleft()]
+        if self.n_alone:
+            self.n_alone -= 1
+            return turn
         n_texts, n_characters = _size(turn[0].question)
         while self.waiting and self.joins and not turn[0].question.explain:
             more_texts, more_characters = _size(self.waiting[0].question)
@@ -104,6 +110,10 @@ def _size(question: Question) -> tuple[int, int]:
 
 
 async def _is_passed_over(waiting: Waiting) -> bool:
-    if not waiting.answers.done() and await waiting.has_left():
+    try:
+        has_left = not waiting.answers.done() and await waiting.has_left()
+    except Exception:  # whatever its connection is, nobody is there to be answered
+        has_left = True
+    if has_left and not waiting.answers.done():
         waiting.answers.set_exception(HTTPException(400, "the client has left"))
     return waiting.answers.done()

@@ -17,7 +17,7 @@ from ..config import FinetuneConfig
 from ..console import log
 from ..durable import check_output, locked, read_json
 from ..errors import UlmpipeError
-from ..journal import recorded
+from ..journal import recorded, without_secrets
 from ..models import CLASSIFIER_DROPOUTS, LM_DROPOUTS, Dropouts, scaled_dropouts
 from ..options import make_config
 from ..text.batches import IntArray
@@ -116,7 +116,9 @@ def finetune(
                     start_over(folder)
                 if config.stage != "lm":
                     start_folds_over(out)
-        about = {"source": str(source), "options": asdict(config), "started_from": start and start.folder}
+        about = without_secrets(
+            {"source": str(source), "options": asdict(config), "started_from": start and start.folder}
+        )
         reached = _train_stages(
             corpus, chosen, config, start, out, about, dropouts=dropouts, classifier_dropouts=classifier_dropouts
         )
@@ -131,9 +133,9 @@ def finetune(
         )
         run.finish(asdict(result))
         if is_first() and config.report:
-            judged_by = corpus if config.folds is None else _without_valid(corpus)
+            learned_from = corpus if config.folds is None else _with_all(corpus)
             for folder in folders:
-                report_training(folder, judged_by if folder == out else corpus, config, run, command=f"finetune {shlex.quote(str(source))} -o {shlex.quote(str(out))}", source=str(source), start=start and start.vocab, read_s=read_s, curves=folders)  # fmt: skip
+                report_training(folder, learned_from if folder == out else corpus, config, run, chosen=chosen if folder == out else None, command=f"finetune {shlex.quote(str(source))} -o {shlex.quote(str(out))}", source=str(source), start=start and start.vocab, read_s=read_s, curves=folders)  # fmt: skip
     return result
 
 
@@ -179,6 +181,12 @@ def _train_stages(
 
 def _without_valid(corpus: Corpus) -> Corpus:
     return replace(corpus, valid_store=corpus.store, valid=np.empty(0, np.int64))
+
+
+def _with_all(corpus: Corpus) -> Corpus:
+    """What a classifier that folds have judged has learned from: those that the language model was validated on too."""
+    train = np.arange(corpus.store.n_docs) if corpus.valid_store is corpus.store else corpus.train
+    return replace(_without_valid(corpus), train=train)
 
 
 def _open_texts(

@@ -12,7 +12,7 @@ from typing import Any
 from ..config import PretrainConfig
 from ..console import log
 from ..durable import check_output, locked
-from ..journal import recorded
+from ..journal import recorded, without_secrets
 from ..models import LM_DROPOUTS, SIZES, LanguageModel, scaled_dropouts
 from ..options import make_config
 from ..text.rules import Rules
@@ -83,7 +83,9 @@ def pretrain(
         lrs = (config.lr or LR,) * len(learn.groups)
         phases = [Phase("pretrain", config.epochs, lrs, max_steps=config.max_steps)]
         last = train_phases(learn, phases, out, config, corpus, n_answers=len(vocab))
-        trained = {"task": "pretrain", "source": str(source), "options": options, "results": finite_row(last)}
+        trained = without_secrets(
+            {"task": "pretrain", "source": str(source), "options": options, "results": finite_row(last)}
+        )
         recipe = corpus.store.manifest["recipe"]
         if is_first():
             Pretrained(LANGUAGE_MODEL, model, vocab, recipe, settings, [], trained).save_pretrained(out)

@@ -7,7 +7,7 @@ How a page is made and looks is in reports/. A report never fails a training: th
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import islice
 from pathlib import Path
 
@@ -18,19 +18,20 @@ from torch.nn import functional as F
 from ..config import TrainConfig
 from ..console import log, progress
 from ..durable import write_bytes
-from ..errors import ConfigError
-from ..journal import Run
+from ..errors import ConfigError, UlmpipeError
+from ..journal import Run, without_secrets
 from ..models import TextClassifier
 from ..models.explain import log_odds, own_logits, word_scores
 from ..options import as_flags
 from ..reports.facts import Facts, Judged, Mistake, changed_options, histogram, judged_by, judged_by_answers
 from ..reports.page import check_runs, compare_page, one_page, write_report
 from ..reports.timing import timing
+from ..text.batches import IntArray
 from ..text.labels import is_labelled
 from ..text.padding import two_ends
 from ..text.store import TokenStore
 from ..text.vocab import Vocab
-from ..train import confusion_matrix
+from ..train import confusion_matrix, pick_device
 from ..train.metrics import perplexity
 from ..train.multi_label import answer_counts
 from ..train.phases import PAGE_FILE
@@ -40,6 +41,7 @@ from .evaluate import classify_documents
 from .model_folder import CLASSIFIER, Pretrained
 
 COMPARED_FILE = "compared.html"
+MARK, MARK_WITHIN = b'<meta name="generator" content="ulmpipe">', 1000  # stands at the top of every page of ours
 N_WORDS = 25  # in a list of words
 N_MISTAKES = 10
 MAX_WORDS = 400  # of a mistake that are shown: its two ends
@@ -64,6 +66,8 @@ def report(*runs: str | Path, out: str | Path | None = None) -> ReportResult:
         raise ConfigError("no run was given, expected one run folder or several")
     found = check_runs(runs)
     path = Path(out) if out is not None else Path(runs[0]) / PAGE_FILE if len(found) == 1 else Path(COMPARED_FILE)
+    if path.exists() and MARK not in path.read_bytes()[:MARK_WITHIN]:
+        raise UlmpipeError(f"{path} is there, and is no report of ours: choose another -o")
     page = one_page(found[0]) if len(found) == 1 else compare_page(found)
     write_bytes(path, page.encode("utf-8"))
     return ReportResult(str(path), [str(run.folder) for run in found])
@@ -80,32 +84,35 @@ def report_training(
     *,
     command: str,
     source: str,
+    chosen: IntArray | None = None,
     start: Vocab | None = None,
     read_s: float = 0.0,
     curves: Sequence[Path] = (),
 ) -> None:
     """Write `report.json` and `report.html` into the folder of a finished model.
 
-    `command` begins the same run again but for its options; `start` is the vocabulary of the language model that the training
+    `command` begins the same run again but for its options; `chosen` are the documents (n,) whose labels were learned from, numbers in the
+    corpus's store; `start` is the vocabulary of the language model that the training
     began with, `read_s` what it took to read and tokenize, `curves` the
     folders whose phases were part of the run (default: this one). Whatever goes wrong is one line of the log.
     """
     try:
-        pretrained = Pretrained.from_pretrained(folder)
+        pretrained = Pretrained.from_pretrained(folder, device=str(pick_device(config.device)))
         is_classifier = pretrained.kind == CLASSIFIER
         judged, mistakes = judge(pretrained, corpus) if is_classifier else (None, [])
-        options = {name: value for name, value in asdict(config).items() if name not in FORGOTTEN}
+        options = {name: without_secrets(value) for name, value in asdict(config).items() if name not in FORGOTTEN}
         given = {f.name: options[f.name] for f in fields(config) if f.name in changed_options(options, type(config))}
         facts = Facts(
             kind=pretrained.kind,
-            source=source,
+            source=without_secrets(source),
             results=_telling(pretrained.trained["results"], is_classifier=is_classifier),
-            command=f"ulmpipe {command} {' '.join(as_flags(type(config), given))}",
+            command=f"ulmpipe {without_secrets(command)} {' '.join(as_flags(type(config), given))}",
             options=options,
             changed=list(given),
             data=_how_many(corpus, pretrained, start),
             classes={
-                label: {"to train on": n["train"], "held out": n["valid"]} for label, n in count_labels(corpus).items()
+                label: {"to train on": n["train"], "held out": n["valid"]}
+                for label, n in count_labels(corpus if chosen is None else replace(corpus, train=chosen)).items()
             }
             if is_classifier
             else {},  # fmt: skip

@@ -71,7 +71,7 @@ def make_server(predictor: Predictor, name: str, config: ServeConfig, *, own_hos
     about = About(name, predictor.labels, predictor.pretrained.multi_label, not predictor.quantize, __version__)
     limits = Limits(config.max_texts, config.max_characters, 1024 * config.max_body_kb, config.max_waiting)
     app = make_app(predict, about, limits, joins=exact)
-    return only_hosts(app, {"localhost", own_host}) if own_host else app
+    return only_hosts(app, {"localhost", own_host.lower()}) if own_host else app
 
 
 def bind(host: str, port: int) -> socket.socket:

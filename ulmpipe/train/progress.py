@@ -99,7 +99,7 @@ class StepLog(Callback):
 
     def after_batch(self, learn: Learner) -> None:
         """Append a line, on every n-th step of a training."""
-        every = max(1, learn.n_steps // N_POINTS)
+        every = max(1, -(-learn.n_steps // N_POINTS))
         if not learn.training or (learn.step % every and learn.step != learn.n_steps):
             return
         group = learn.opt.param_groups[-1]
