@@ -2,17 +2,21 @@
 
 Beside the flow, on top of tasks/predict.py. spaCy finds it by the entry point in pyproject.toml, so nothing need be imported. It
 reads a document's text and not its tokens: a classifier has rules and a tokenizer of its own. It is not trained here.
+spaCy imports this module wherever it makes a pipeline, so torch is imported with the model, and not before.
 """
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from spacy.language import Language
 from spacy.tokens import Doc
 
 from .errors import ConfigError
-from .tasks.predict import Predictor, from_pretrained
+
+if TYPE_CHECKING:
+    from .tasks.predict import Predictor
 
 MODEL_FOLDER = "model"  # within the component's folder in that of a pipeline
 
@@ -40,7 +44,7 @@ class UlmpipeClassifier:
         self._predictor: Predictor | None = None
 
     @property
-    def predictor(self) -> Predictor:
+    def predictor(self) -> "Predictor":
         """The classifier, loaded. Raises `UlmpipeError` for a model that is none."""
         if self._predictor is None:
             if self.model is None:
@@ -50,6 +54,8 @@ class UlmpipeClassifier:
         return self._predictor
 
     def _load(self, folder: str | Path) -> None:
+        from .tasks.predict import from_pretrained
+
         self._predictor = from_pretrained(folder, device=self.device, quantize=self.quantize, precision=self.precision)
 
     @property
