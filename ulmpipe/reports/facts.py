@@ -28,12 +28,10 @@ class Judged:
     n: int
     labels: list[str]
     scores: list[dict[str, float]]  # of each label: precision, recall, f1, n; 0 to 1, and how many there are
-    confusion: (
-        list[list[int]] | None
-    )  # rows are the truth, columns the prediction; None of many labels, or of several a document
-    confused: list[tuple[str, str, int]] = field(
-        default_factory=list
-    )  # (is, was taken for, how often), the most frequent first
+    # Rows are the truth, columns the prediction; None of many labels, or of several a document.
+    confusion: list[list[int]] | None
+    # (is, was taken for, how often), the most frequent first.
+    confused: list[tuple[str, str, int]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -44,9 +42,8 @@ class Mistake:
     said: str
     probability: float  # of what it said
     loss: float
-    words: list[
-        tuple[str, float]
-    ]  # token and its share of what spoke for `said`, negative against it; some in the middle may be left out
+    # Tokens, each with its share of what spoke for `said`, negative against it; some in the middle may be left out.
+    words: list[tuple[str, float]]
 
 
 @dataclass(frozen=True)

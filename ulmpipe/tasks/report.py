@@ -6,6 +6,7 @@
 How a page is made and looks is in reports/. A report never fails a training: the model is saved before.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import islice
@@ -39,6 +40,7 @@ from .corpus import Corpus, count_words
 from .describe import count_labels, unknown_share, without
 from .evaluate import classify_documents
 from .model_folder import CLASSIFIER, Pretrained
+from .predict import shares
 
 COMPARED_FILE = "compared.html"
 MARK, MARK_WITHIN = b'<meta name="generator" content="ulmpipe">', 1000  # stands at the top of every page of ours
@@ -102,6 +104,8 @@ def report_training(
         judged, mistakes = judge(pretrained, corpus) if is_classifier else (None, [])
         options = {name: without_secrets(value) for name, value in asdict(config).items() if name not in FORGOTTEN}
         given = {f.name: options[f.name] for f in fields(config) if f.name in changed_options(options, type(config))}
+        words = count_words(corpus)
+        new = without(words, start.stoi) if start is not None else None
         facts = Facts(
             kind=pretrained.kind,
             source=without_secrets(source),
@@ -109,7 +113,7 @@ def report_training(
             command=f"ulmpipe {without_secrets(command)} {' '.join(as_flags(type(config), given))}",
             options=options,
             changed=list(given),
-            data=_how_many(corpus, pretrained, start),
+            data=_how_many(corpus, pretrained, words, new),
             classes={
                 label: {"to train on": n["train"], "held out": n["valid"]}
                 for label, n in count_labels(corpus if chosen is None else replace(corpus, train=chosen)).items()
@@ -117,7 +121,7 @@ def report_training(
             if is_classifier
             else {},  # fmt: skip
             lengths=histogram(corpus.store.doc_lengths[corpus.train], "tokens"),
-            words=_words(corpus, start),
+            words=_words(corpus.store, words, new),
             judged=judged,
             mistakes=mistakes,
             timing_s=timing(curves or [folder], {"reading and tokenizing": read_s}, run),
@@ -137,8 +141,10 @@ def _telling(row: dict[str, float | None], *, is_classifier: bool) -> dict[str, 
     return {"perplexity": perplexity(loss), **found}
 
 
-def _how_many(corpus: Corpus, pretrained: Pretrained, start: Vocab | None) -> dict[str, float | int | str]:
-    """The rows of the table of data."""
+def _how_many(
+    corpus: Corpus, pretrained: Pretrained, words: Counter[str], new: dict[str, int] | None
+) -> dict[str, float | int | str]:
+    """The rows of the table of data; `new` are those of the words that the language model to start from did not know."""
     store, lengths = corpus.store, corpus.store.doc_lengths
     found: dict[str, float | int | str] = {
         "documents to train on": len(corpus.train),
@@ -151,25 +157,18 @@ def _how_many(corpus: Corpus, pretrained: Pretrained, start: Vocab | None) -> di
         found["labelled documents to learn from"] = n_labels
     if (share := unknown_share(store, corpus.train)) is not None:
         found["tokens that are unknown words"] = f"{share:.2%}"
-    if start is not None:
-        words = count_words(corpus)
-        new = without(words, start.stoi)
+    if new is not None:
         found["words new to the language model"] = f"{len(new) / max(1, len(words)):.1%}"
         found["tokens that are such words"] = f"{sum(new.values()) / max(1, words.total()):.2%}"
     return found
 
 
-def _words(corpus: Corpus, start: Vocab | None) -> dict[str, dict[str, int]]:
+def _words(store: TokenStore, words: Counter[str], new: dict[str, int] | None) -> dict[str, dict[str, int]]:
     """What is frequent, what the vocabulary has no place for, and what the language model to start from did not know."""
-    words = count_words(corpus)
     lists = {
         "most frequent": dict(words.most_common(N_WORDS)),
-        "most frequent without a place in the vocabulary": dict(
-            corpus.store.manifest.get("left_out_words", [])[:N_WORDS]
-        ),
-        "most frequent that the language model did not know": dict(islice(without(words, start.stoi).items(), N_WORDS))
-        if start is not None
-        else {},  # fmt: skip
+        "most frequent without a place in the vocabulary": dict(store.manifest.get("left_out_words", [])[:N_WORDS]),
+        "most frequent that the language model did not know": dict(islice((new or {}).items(), N_WORDS)),
     }
     return {heading: found for heading, found in lists.items() if found}
 
@@ -216,15 +215,14 @@ def _mistake(
     best = logits.argmax()
     odds = own_logits if pretrained.multi_label else log_odds
     scores = word_scores(pretrained.model, ids, lengths, best[None].to(device), odds=odds)[0].tolist()  # (L,)
-    total = sum(map(abs, scores)) or 1.0
-    shares = [(word, score / total) for word, score in zip(pretrained.vocab.decode(tokens), scores, strict=True)]
-    if len(shares) > MAX_WORDS:
-        shares = [*shares[: MAX_WORDS // 2], ("…", 0.0), *shares[-MAX_WORDS // 2 :]]
+    words = shares(list(zip(pretrained.vocab.decode(tokens), scores, strict=True)))
+    if len(words) > MAX_WORDS:
+        words = [*words[: MAX_WORDS // 2], ("…", 0.0), *words[-MAX_WORDS // 2 :]]
 
     def names(flags: Tensor) -> str:
         return ", ".join(name for name, flag in zip(pretrained.labels, flags.tolist(), strict=True) if flag) or "none"
 
     probability = float(pretrained.probabilities(logits[None])[0, best])
     return Mistake(
-        names(target > 0), names(said), probability, loss, [(word, round(share, 5)) for word, share in shares]
+        names(target > 0), names(said), probability, loss, [(word, round(share, 5)) for word, share in words]
     )
