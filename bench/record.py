@@ -84,9 +84,21 @@ def _save(name: str, result: dict[str, Any]) -> None:
 @cache
 def where() -> dict[str, Any]:
     """Commit and machine, as they were when a bench first asked."""
-    words = ["git", "describe", "--always", "--dirty", "--exclude=*"]
-    commit = subprocess.run(words, capture_output=True, text=True, cwd=ROOT).stdout.strip()
-    return {"commit": commit, "machine": info()}
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], capture_output=True, text=True, cwd=ROOT).stdout.strip()
+
+    changed = git(
+        "status",
+        "--porcelain",
+        "--untracked-files=no",
+        "--",
+        ".",
+        ":!bench/results",
+        ":!README.md",
+        ":!bench/README.md",
+    )
+    return {"commit": git("rev-parse", "--short", "HEAD") + "-dirty" * bool(changed), "machine": info()}
 
 
 def summary(seconds: Sequence[float]) -> dict[str, Any]:

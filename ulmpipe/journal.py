@@ -111,8 +111,8 @@ class Run:
         self.has_begun, self.is_told, self.writes = False, False, True
         self.id: int | None = None
         self.curves: dict[Path, tuple[int, ...] | None] = {}  # with what each file was before
-        source = without_secrets(source)
-        rest = {name: without_secrets(value) for name, value in options.items() if name != "note"}
+        source = written_down(source)
+        rest = {name: written_down(value) for name, value in options.items() if name != "note"}
         self.row: Row = {name: None for name in COLUMNS if name != "id"}
         self.row |= {"date": datetime.now(UTC).isoformat(timespec="seconds"), "task": task, "source": source}
         self.row |= {"out": str(out.resolve()), "options": rest, "note": options.get("note")}
@@ -232,18 +232,26 @@ def _git(*args: str, folder: Path | None) -> str | None:
     return done.stdout.strip()
 
 
+DATASET_PREFIX = (
+    "ulmpipe-dataset-"  # of the temporary folder that stands for a `datasets.Dataset` (tasks/dataset_source.py)
+)
+DATASET = re.compile(rf".*/{DATASET_PREFIX}(\w+)-[^/]+/[^/]+")
 SECRETS = re.compile(r"(?<=://)[^/@\s'\"]+@|(?<=[^\s'\"])\?[^\s'\"]*")  # in a URL: who asks, and what is signed
 
 
-def without_secrets(value: Any) -> Any:
-    """What is written down of a SOURCE, an option or a command line: a URL's user, password and query left out.
+def written_down(value: Any) -> Any:
+    """What is written down of a SOURCE, an option or a command line: a URL without user, password and query, a Dataset by its fingerprint.
 
-    >>> without_secrets({"valid": "https://me:word@host/a.csv?key=1", "seed": 3})
+    >>> written_down({"valid": "https://me:word@host/a.csv?key=1", "seed": 3})
     {'valid': 'https://host/a.csv', 'seed': 3}
+    >>> written_down("/tmp/ulmpipe-dataset-1f0c-x2_y/dataset")
+    'datasets.Dataset(1f0c)'
     """
     if isinstance(value, Mapping):
-        return {name: without_secrets(one) for name, one in value.items()}
-    return SECRETS.sub("", value) if isinstance(value, str) and "://" in value else value
+        return {name: written_down(one) for name, one in value.items()}
+    if not isinstance(value, str):
+        return value
+    return DATASET.sub(r"datasets.Dataset(\1)", SECRETS.sub("", value) if "://" in value else value)
 
 
 def _command() -> str:
@@ -252,7 +260,7 @@ def _command() -> str:
     name = ["python", "-m", program.parent.name] if program.name == "__main__.py" else [program.name]
     n_here = os.environ.get("LOCAL_WORLD_SIZE") if os.environ.get("WORLD_SIZE", "1") != "1" else None
     name = ["torchrun", "--nproc-per-node", n_here, *name[1:]] if n_here and name[0] == "python" else name
-    return shlex.join([*name, *map(without_secrets, sys.argv[1:])])
+    return shlex.join([*name, *map(written_down, sys.argv[1:])])
 
 
 def _told(err: BaseException) -> str:

@@ -3,6 +3,7 @@
 After train.py has saved the model; the page is made by `ulmpipe.reports`, and `ulmpipe report RUN` makes it again.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,11 @@ import numpy as np
 from torch import Tensor
 
 from ulmpipe.console import log
-from ulmpipe.journal import Run
-from ulmpipe.options import as_flags
-from ulmpipe.reports.facts import Facts, changed_options, judged_by
-from ulmpipe.reports.page import write_report
+from ulmpipe.journal import Run, written_down
+from ulmpipe.reports.facts import Facts, judged_by, run_again
+from ulmpipe.reports.page import only_noted, write_report
 from ulmpipe.reports.timing import timing
 from ulmpipe.train import confusion_matrix
-from ulmpipe.train.phases import PAGE_FILE
 
 from .data import ImageData, Pictures, Records
 from .model import KIND, PLOTS
@@ -30,7 +29,7 @@ def report_training(
     config: Any,
     run: Run,
     *,
-    command: str,
+    command: Sequence[str],
     source: str,
     results: dict[str, float],
     pred: Tensor,
@@ -39,22 +38,16 @@ def report_training(
 ) -> None:
     """Write `report.json` and `report.html` into the folder of a finished model.
 
-    `config` is the command's dataclass of options; pred (N, C) and target (N,) are the scores and classes of the held-out
+    `command` is that of `vision`, as words, and `config` its dataclass of options; pred (N, C) and target (N,) are the scores and classes of the held-out
     pictures; `read_s` is what it took to read and decode. Whatever goes wrong is one line of the log.
     """
-    try:
-        options = {
-            name: getattr(config, name) for name in config.__dataclass_fields__ if name not in ("resume", "note")
-        }
-        given = {name: options[name] for name in changed_options(options, type(config))}
+    with only_noted(folder):
         confusion = confusion_matrix(pred.argmax(1), target, len(data.classes)).numpy()
         facts = Facts(
+            **run_again(["python", "-m", "vision", *command], config),
             kind=KIND,
-            source=source,
+            source=written_down(source),
             results={name: results[name] for name in ("accuracy", "valid_loss")},
-            command=f"python -m vision {command} {' '.join(as_flags(type(config), given))}",
-            options=options,
-            changed=list(given),
             data={
                 "pictures to train on": len(data.train),
                 "pictures held out": len(data.valid),
@@ -69,8 +62,6 @@ def report_training(
         )
         facts.save(folder)
         log(f"report: {write_report(folder)}")
-    except Exception as err:  # a page is not worth the training that it is of
-        log(f"note: {folder / PAGE_FILE} could not be written: {type(err).__name__}: {err}")
 
 
 def _count_classes(data: ImageData) -> dict[str, dict[str, int]]:

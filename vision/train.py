@@ -3,7 +3,6 @@
 read_images -> cnn_learner -> phases (ulmpipe.train) -> model folder, batch.png, top_losses.png
 """
 
-import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -82,7 +81,7 @@ class Recipe:
     first_size: int
     stats: Stats
     groups: Sequence[Group] | None = None
-    command: str = ""  # and its arguments, but for options
+    command: tuple[str, ...] = ()  # and its arguments, but for options
     started_from: str | None = None  # digest of the weights it had before
 
 
@@ -104,7 +103,7 @@ def train(source: str | Path, out: str | Path | None = None, **options: Any) -> 
             network=make_network(settings),
             settings=settings,
             phases=[Phase("train", config.epochs, (config.lr,))],
-            command=f"train {shlex.quote(str(source))}",
+            command=("train", str(source)),
             size=size,
             first_size=min(size, config.first_size or max(32, size // 2)),
             stats=channel_stats(data.pictures, data.train),
@@ -142,7 +141,7 @@ def transfer(source: str | Path, from_model: str | Path, out: str | Path | None 
             first_size=size,
             stats=before.stats,
             groups=bn_splitter(network.get_submodule("body"), network.get_submodule("head")),
-            command=f"transfer {shlex.quote(str(source))} --from {shlex.quote(str(from_model))}",
+            command=("transfer", str(source), "--from", str(from_model)),
             started_from=sha256_of(folder / WEIGHTS_FILE)[:12],
         )
         return _fit(str(source), out, config, data, recipe, begin_s, run)
@@ -257,6 +256,6 @@ def _fit(
     )
     run.finish(asdict(result))
     if config.report:
-        command = f"{recipe.command} -o {shlex.quote(str(out))}"
+        command = (*recipe.command, "-o", str(out))
         report_training(out, data, config, run, command=command, source=source, results=last, pred=pred, target=target, read_s=read_s)  # fmt: skip
     return result

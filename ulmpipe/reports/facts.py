@@ -4,6 +4,7 @@ A training writes it when all else is done; `page.py` makes a page of it, at onc
 a list or mapping of such.
 """
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -14,8 +15,11 @@ from numpy.typing import NDArray
 
 from ..durable import FILE_NAME, check_keys, read_json, write_json
 from ..errors import StoreError
+from ..journal import written_down
+from ..options import as_flags
 from ..train.phases import FACTS_FILE
 
+FORGOTTEN = ("resume", "note")  # options that do not begin a run again
 N_BINS = 24  # of a histogram
 MAX_CLASSES = 20  # in a table of all against all
 N_CONFUSED = 20  # pairs that are named
@@ -90,6 +94,15 @@ class Facts:
             if not FILE_NAME.fullmatch(name):
                 raise StoreError(f"{path} names {name!r}, which is no file of ours")
         return facts
+
+
+def run_again(command: Sequence[str], config: Any) -> dict[str, Any]:
+    """The parts of `Facts` that begin a run again: the words of its command, and its dataclass of options."""
+    options = {name: written_down(value) for name, value in asdict(config).items() if name not in FORGOTTEN}
+    changed = changed_options(options, type(config))
+    flags = as_flags(type(config), {name: options[name] for name in changed})
+    words = [shlex.quote(written_down(word)) for word in command]
+    return {"command": " ".join([*words, *flags]), "options": options, "changed": changed}
 
 
 def histogram(values: NDArray[Any], unit: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from ..console import log
 from ..durable import MANIFEST, write_bytes
 from ..errors import StoreError, UlmpipeError
 from ..journal import CURVE_FILE, read_curve
@@ -23,6 +24,9 @@ from ..train.progress import STEPS_FILE
 from . import charts
 from .facts import Facts
 
+MARKS = Path(__file__).with_name(
+    "marks.css"
+)  # how words that mattered look: here, in a notebook, on the page of `serve`
 MAX_PICTURE_BYTES = 20 << 20
 LEAST_MARKED = 0.2  # of what the strongest word of a document did
 MAX_LAYER_ROWS = 300  # in the chart of layers, evenly spread: more makes a large page, and no clearer one
@@ -54,6 +58,15 @@ def _name_of(folder: Path) -> str:
     """The folder's name, with that of the run that it is a part of: `imdb/lm`."""
     is_part = (folder.parent / FACTS_FILE).exists() or (folder.parent / MANIFEST).exists()
     return f"{folder.parent.name}/{folder.name}" if is_part else folder.name
+
+
+@contextmanager
+def only_noted(folder: Path) -> Iterator[None]:
+    """Make one line of the log of whatever goes wrong in the block: a page is not worth the training that it is of."""
+    try:
+        yield
+    except Exception as err:
+        log(f"note: {folder / PAGE_FILE} could not be written: {type(err).__name__}: {err}")
 
 
 def write_report(folder: Path | str) -> Path:

@@ -1,14 +1,16 @@
 """The page on which a person tries a text: one HTML document that needs nothing else, and the policy that holds it to that.
 
-    page.html + page.css + page.js + what the model is -> HTML, Content-Security-Policy
+    page.html + page.css + marks.css + page.js + what the model is -> HTML, Content-Security-Policy
 
-The same for every request. Colours and marks are those of a training's report (reports/page.html); a test compares them.
+The same for every request. Colours are those of a training's report (reports/page.html); a test compares them.
 """
 
 import base64
 import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from ..reports.page import MARKS
 
 if TYPE_CHECKING:
     from .app import About
@@ -21,7 +23,7 @@ def make_page(about: "About") -> tuple[str, str]:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)  # fmt: skip
-    style, script = ((FOLDER / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    style, script = (FOLDER / "page.css").read_text() + MARKS.read_text(), (FOLDER / "page.js").read_text()
     html = environment.get_template("page.html").render(about=about, style=style, script=script)
     policy = {
         "default-src": "'none'",

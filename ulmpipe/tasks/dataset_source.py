@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
 
 from ..config import ReadConfig
 from ..errors import SourceError
+from ..journal import DATASET_PREFIX
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -26,9 +27,7 @@ Result = TypeVar("Result")
 
 FOLDER = "dataset"  # the name by which outputs go, where nothing else is said
 ROWS_A_BATCH = 1000
-SAME_ROWS = (
-    "replace_schema_metadata",
-)  # what may have been done to a mapped file's table that changes nothing of its rows
+SAME_ROWS = ("replace_schema_metadata",)  # what may have been done to a mapped table that changes nothing of its rows
 
 
 def takes_datasets(task: Callable[Given, Result]) -> Callable[Given, Result]:
@@ -56,7 +55,9 @@ def as_path(source: Any, columns: list[str]) -> Iterator[str | Path]:
         return
     dataset = _checked(source)
     wanted = [name for name in columns if name in dataset.column_names] or dataset.column_names
-    with TemporaryDirectory() as scratch:
+    with TemporaryDirectory(
+        prefix=f"{DATASET_PREFIX}{dataset._fingerprint}-"
+    ) as scratch:  # by which it is written down
         folder = Path(scratch) / FOLDER
         folder.mkdir()
         files = mapped_files(dataset, wanted)

@@ -5,7 +5,6 @@ tokens -> embeddings carried over to the target's words -> language model, words
        (with --folds first several times, to judge it -> OUT/folds, folds.py)
 """
 
-import shlex
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from ..config import FinetuneConfig
 from ..console import log
 from ..durable import check_output, locked, read_json
 from ..errors import UlmpipeError
-from ..journal import recorded, without_secrets
+from ..journal import recorded, written_down
 from ..models import CLASSIFIER_DROPOUTS, LM_DROPOUTS, Dropouts, scaled_dropouts
 from ..options import make_config
 from ..text.batches import IntArray
@@ -116,9 +115,7 @@ def finetune(
                     start_over(folder)
                 if config.stage != "lm":
                     start_folds_over(out)
-        about = without_secrets(
-            {"source": str(source), "options": asdict(config), "started_from": start and start.folder}
-        )
+        about = written_down({"source": str(source), "options": asdict(config), "started_from": start and start.folder})
         reached = _train_stages(
             corpus, chosen, config, start, out, about, dropouts=dropouts, classifier_dropouts=classifier_dropouts
         )
@@ -135,7 +132,13 @@ def finetune(
         if is_first() and config.report:
             learned_from = corpus if config.folds is None else _with_all(corpus)
             for folder in folders:
-                report_training(folder, learned_from if folder == out else corpus, config, run, chosen=chosen if folder == out else None, command=f"finetune {shlex.quote(str(source))} -o {shlex.quote(str(out))}", source=str(source), start=start and start.vocab, read_s=read_s, curves=folders)  # fmt: skip
+                of_it: dict[str, Any] = {"task": "finetune", "source": str(source), "out": str(out), "read_s": read_s}
+                of_it |= {
+                    "chosen": chosen if folder == out else None,
+                    "start": start and start.vocab,
+                    "curves": folders,
+                }
+                report_training(folder, learned_from if folder == out else corpus, config, run, **of_it)
     return result
 
 

@@ -32,12 +32,6 @@ CHUNK_TEXTS = 1024  # texts that are predicted together: bounds memory however m
 FAST_FROM = 300_000  # characters from which the fast engine gains what it takes to get ready, a second
 MAX_ENGINE_BYTES = 256 << 20  # of the fast engine with `forget`: past it the engine is made again
 
-# Marks of words in a notebook, which has not the report's style sheet: for the label, and dashed against it, as strong as it was.
-STYLE = """<style>
-.ulmpipe mark { color: inherit; background: rgb(60 160 90 / calc(var(--strength) * .55)); border-bottom: 2px solid rgb(60 160 90); }
-.ulmpipe mark.against { background: rgb(220 80 60 / calc(var(--strength) * .55)); border-bottom: 2px dashed rgb(220 80 60); }
-</style>"""
-
 Words = list[tuple[str, float]]
 
 
@@ -60,13 +54,13 @@ class Prediction:
         """How a notebook shows it: the labels, and the text, or with `explain` its words, those that mattered marked."""
         from markupsafe import escape
 
-        from ..reports.page import shown_words
+        from ..reports.page import MARKS, shown_words
 
         labels = ", ".join(self.labels) or f"none (nearest: {self.label})"
         shown = escape(self.text)
         if self.words is not None:
             shown = shown_words(shares(self.words))
-        return f"{STYLE}<p class='ulmpipe'><b>{escape(labels)}</b> {self.probability:.3f}<br>{shown}</p>"
+        return f"<style>{MARKS.read_text()}</style><p><b>{escape(labels)}</b> {self.probability:.3f}<br>{shown}</p>"
 
 
 def strongest(words: Words, n: int = 5) -> Words:

@@ -3,7 +3,6 @@
 tokens (corpus.py) -> LMBatches -> AWD-LSTM -> one cycle -> model folder
 """
 
-import shlex
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 from ..config import PretrainConfig
 from ..console import log
 from ..durable import check_output, locked
-from ..journal import recorded, without_secrets
+from ..journal import recorded, written_down
 from ..models import LM_DROPOUTS, SIZES, LanguageModel, scaled_dropouts
 from ..options import make_config
 from ..text.rules import Rules
@@ -83,7 +82,7 @@ def pretrain(
         lrs = (config.lr or LR,) * len(learn.groups)
         phases = [Phase("pretrain", config.epochs, lrs, max_steps=config.max_steps)]
         last = train_phases(learn, phases, out, config, corpus, n_answers=len(vocab))
-        trained = without_secrets(
+        trained = written_down(
             {"task": "pretrain", "source": str(source), "options": options, "results": finite_row(last)}
         )
         recipe = corpus.store.manifest["recipe"]
@@ -102,5 +101,5 @@ def pretrain(
         )
         run.finish(asdict(result))
         if is_first() and config.report:
-            report_training(out, corpus, config, run, command=f"pretrain {shlex.quote(str(source))} -o {shlex.quote(str(out))}", source=str(source), read_s=read_s)  # fmt: skip
+            report_training(out, corpus, config, run, task="pretrain", source=str(source), out=str(out), read_s=read_s)
     return result

@@ -8,7 +8,7 @@ How a page is made and looks is in reports/. A report never fails a training: th
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -20,12 +20,11 @@ from ..config import TrainConfig
 from ..console import log, progress
 from ..durable import write_bytes
 from ..errors import ConfigError, UlmpipeError
-from ..journal import Run, without_secrets
+from ..journal import Run, written_down
 from ..models import TextClassifier
 from ..models.explain import log_odds, own_logits, word_scores
-from ..options import as_flags
-from ..reports.facts import Facts, Judged, Mistake, changed_options, histogram, judged_by, judged_by_answers
-from ..reports.page import check_runs, compare_page, one_page, write_report
+from ..reports.facts import Facts, Judged, Mistake, histogram, judged_by, judged_by_answers, run_again
+from ..reports.page import check_runs, compare_page, one_page, only_noted, write_report
 from ..reports.timing import timing
 from ..text.batches import IntArray
 from ..text.labels import is_labelled
@@ -47,7 +46,6 @@ MARK, MARK_WITHIN = b'<meta name="generator" content="ulmpipe">', 1000  # stands
 N_WORDS = 25  # in a list of words
 N_MISTAKES = 10
 MAX_WORDS = 400  # of a mistake that are shown: its two ends
-FORGOTTEN = ("resume", "note")  # options that do not begin a run again
 OF_THE_ROW = ("accuracy", "exact_match", "f1_macro", "f1_micro", "valid_loss")
 
 
@@ -84,8 +82,9 @@ def report_training(
     config: TrainConfig,
     run: Run,
     *,
-    command: str,
+    task: str,
     source: str,
+    out: str,
     chosen: IntArray | None = None,
     start: Vocab | None = None,
     read_s: float = 0.0,
@@ -93,33 +92,24 @@ def report_training(
 ) -> None:
     """Write `report.json` and `report.html` into the folder of a finished model.
 
-    `command` begins the same run again but for its options; `chosen` are the documents (n,) whose labels were learned from, numbers in the
-    corpus's store; `start` is the vocabulary of the language model that the training
-    began with, `read_s` what it took to read and tokenize, `curves` the
-    folders whose phases were part of the run (default: this one). Whatever goes wrong is one line of the log.
+    `task`, `source` and `out` are the words of its command. `chosen` are the documents (n,) whose labels were learned from,
+    numbers in the corpus's store; `start` is the vocabulary of the language model that the training began with, `read_s` what
+    it took to read and tokenize, `curves` the folders whose phases were part of the run (default: this one). Whatever goes
+    wrong is one line of the log.
     """
-    try:
+    with only_noted(folder):
         pretrained = Pretrained.from_pretrained(folder, device=str(pick_device(config.device)))
         is_classifier = pretrained.kind == CLASSIFIER
         judged, mistakes = judge(pretrained, corpus) if is_classifier else (None, [])
-        options = {name: without_secrets(value) for name, value in asdict(config).items() if name not in FORGOTTEN}
-        given = {f.name: options[f.name] for f in fields(config) if f.name in changed_options(options, type(config))}
         words = count_words(corpus)
         new = without(words, start.stoi) if start is not None else None
         facts = Facts(
+            **run_again(["ulmpipe", task, source, "-o", out], config),
             kind=pretrained.kind,
-            source=without_secrets(source),
+            source=written_down(source),
             results=_telling(pretrained.trained["results"], is_classifier=is_classifier),
-            command=f"ulmpipe {without_secrets(command)} {' '.join(as_flags(type(config), given))}",
-            options=options,
-            changed=list(given),
             data=_how_many(corpus, pretrained, words, new),
-            classes={
-                label: {"to train on": n["train"], "held out": n["valid"]}
-                for label, n in count_labels(corpus if chosen is None else replace(corpus, train=chosen)).items()
-            }
-            if is_classifier
-            else {},  # fmt: skip
+            classes=_classes(corpus if chosen is None else replace(corpus, train=chosen)) if is_classifier else {},
             lengths=histogram(corpus.store.doc_lengths[corpus.train], "tokens"),
             words=_words(corpus.store, words, new),
             judged=judged,
@@ -129,8 +119,11 @@ def report_training(
         )
         facts.save(folder)
         log(f"report: {write_report(folder)}")
-    except Exception as err:  # a page is not worth the training that it is of
-        log(f"note: {folder / PAGE_FILE} could not be written: {type(err).__name__}: {err}")
+
+
+def _classes(corpus: Corpus) -> dict[str, dict[str, int]]:
+    """How many documents of each label there are in both parts."""
+    return {label: {"to train on": n["train"], "held out": n["valid"]} for label, n in count_labels(corpus).items()}
 
 
 def _telling(row: dict[str, float | None], *, is_classifier: bool) -> dict[str, float | None]:
