@@ -44,7 +44,7 @@ BENCHES = (
     Bench("wiki language model", LANGUAGE_MODELS[0] + "--max-steps 5", LANGUAGE_MODELS[0]),
     Bench("tuned language model", LANGUAGE_MODELS[1] + "--max-steps 5", LANGUAGE_MODELS[1]),
     Bench("labels", f"bench/label_efficiency.py --lm {TUNED} --labels 20 --seeds 1 --n-test 50 --part ulmpipe tfidf --work {{work}}", f"bench/label_efficiency.py --lm {TUNED} --work {{work}}"),
-    Bench("ablation", f"bench/ablation.py --pretrained {PRETRAINED} --tuned {TUNED} --labels 20 --seeds 1 --n-test 50 --lm-options '--max-steps 5 --max-vocab 10000' --work {{work}}", f"bench/ablation.py --pretrained {PRETRAINED} --tuned {TUNED} --work {{work}}"),
+    Bench("ablation", f"bench/ablation.py --pretrained {PRETRAINED} --tuned {TUNED} --labels 20 --seeds 1 --n-test 50 --lm-options '--max-steps 5 --max-vocab 10000' --options '--epochs 1 --max-tokens 100' --work {{work}}", f"bench/ablation.py --pretrained {PRETRAINED} --tuned {TUNED} --work {{work}}"),
     Bench("thousand", "bench/thousand.py --seeds 1 --n-test 50 --options '--max-steps 5 --epochs 1 --max-tokens 50' --work {work}", "bench/thousand.py --work {work}"),
     Bench("serve", "bench/serve.py", "bench/serve.py"),
     Bench("dask", "bench/dask_tokenize.py", "bench/dask_tokenize.py"),

@@ -1,6 +1,7 @@
 """Files behind URLs for the tests: in this process's memory, on the disk, and over HTTP with and without ranges."""
 
 import functools
+import io
 import re
 import threading
 from collections.abc import Iterator
@@ -34,6 +35,22 @@ class Ranges(Plain):
         self.end_headers()
         self.wfile.write(data)
         return None
+
+
+class Sorted(Ranges):
+    """Its lists link to themselves in other orders, as those of Apache do."""
+
+    def list_directory(self, path: Any) -> Any:
+        links = "".join(
+            f'<li><a href="{name}">{name}</a>'
+            for name in ("?C=N;O=D", "?C=M;O=A", *(entry.name + "/" * entry.is_dir() for entry in Path(path).iterdir()))
+        )
+        body = f"<html><body><ul>{links}</ul></body></html>".encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        return io.BytesIO(body)
 
 
 @contextmanager

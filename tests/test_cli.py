@@ -291,7 +291,7 @@ def test_full_disk_is_one_line(cli: Cli, trained: Trained, tmp_path: Path, monke
     def write_json(path: Path, value: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("ulmpipe.tasks.tokenize.write_json", write_json)
+    monkeypatch.setattr("ulmpipe.tasks.publish.write_json", write_json)
     check_refused(
         cli("tokenize", trained.train, "-o", tmp_path / "out", "--workers", "1", "-q"), 1, "the disk is full, "
     )

@@ -14,6 +14,8 @@ from learnable import TINY_CLASSIFIER, TINY_LM, Trained, make_docs, write_csv
 
 import ulmpipe
 from ulmpipe.errors import SourceError
+from ulmpipe.journal import newest
+from ulmpipe.reports.facts import Facts
 from ulmpipe.tasks.dataset_source import as_path, mapped_files
 from ulmpipe.tasks.tokenize import dry_run
 from ulmpipe.text.store import TokenStore
@@ -176,6 +178,11 @@ def test_a_dataset_is_trained_on(trained: Trained, tmp_path: Path, monkeypatch: 
     assert ulmpipe.evaluate("models/dataset", in_memory(make_docs(60, seed=1)), workers=1).n == 60
     assert ulmpipe.doctor("models/dataset", dataset, workers=1).n_quarantined == 0
     assert dry_run(dataset, "out").n_files == 1
+    name = f"datasets.Dataset({dataset._fingerprint})"  # not the temporary folder
+    facts = Facts.load(Path(comp.out))
+    assert facts.source == name and facts.command.startswith(f"ulmpipe finetune '{name}' -o models/dataset ")
+    assert json.loads(Path(comp.out, "config.json").read_text())["trained"]["source"] == name
+    assert newest(Path("models/journal.db"), 1)[0]["source"] == name
 
 
 def test_what_is_no_dataset_is_refused(saved: Path):

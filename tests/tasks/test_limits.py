@@ -59,13 +59,13 @@ def test_the_estimate_holds_for_reviews(reviews: Path, tmp_path: Path, monkeypat
         "".join(f"This is review number {n}, and it was great fun to see.\n" for n in range(3000))
     )
     plan, peak = plan_files([tmp_path / "a.txt"]), []
-    real = task._publish
+    real = task.publish
 
     def publish(stage: Path, out: Path, manifest: dict) -> None:
         peak.append(sum(path.stat().st_size for path in out.rglob("*") if path.is_file()))
         real(stage, out, manifest)
 
-    monkeypatch.setattr(task, "_publish", publish)
+    monkeypatch.setattr(task, "publish", publish)
     task.tokenize_plan(plan, tmp_path / "out", task.TokenizeConfig(workers=1))
     assert 0.3 * disk_needed(plan) < peak[0] < AMPLE * disk_needed(plan)
 

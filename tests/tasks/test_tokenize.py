@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from ulmpipe import console
 from ulmpipe.config import TokenizeConfig
 from ulmpipe.durable import LOCK, MANIFEST
 from ulmpipe.errors import ConfigError, OutputInUseError, SourceError, UlmpipeError
-from ulmpipe.tasks import tokenize as task
-from ulmpipe.tasks import units
-from ulmpipe.tasks.tokenize import plan_source, source_name, tokenize, tokenize_plan
+from ulmpipe.tasks import publish, units
+from ulmpipe.tasks.plan_source import plan_source, source_name
+from ulmpipe.tasks.tokenize import tokenize, tokenize_plan
 from ulmpipe.text.rules import Rules
 from ulmpipe.text.source import plan_folder
 from ulmpipe.text.store import TokenStore
@@ -170,16 +171,24 @@ def test_interrupted_run_leaves_the_old_store(reviews: Path, tmp_path: Path, mon
     assert contents(tmp_path / "out") == ref
 
 
+def test_every_long_part_shows_how_far_it_is(reviews: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  # fmt: skip
+    monkeypatch.setattr(console, "PLAIN_INTERVAL_S", 0)
+    tokenize(reviews, tmp_path / "out", workers=1)
+    told = capsys.readouterr().err
+    for part in ("looking at the files", "tokenize", "numbering"):
+        assert f"{part} 100%" in told
+
+
 def test_run_interrupted_while_it_published_works_again(reviews: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def write_json(path: Path, value: object) -> None:
         if path.name == MANIFEST:
             raise KeyboardInterrupt
         real_write_json(path, value)
 
-    real_write_json = task.write_json
+    real_write_json = publish.write_json
     tokenize(reviews, tmp_path / "out", workers=1)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(task, "write_json", write_json)
+        patch.setattr(publish, "write_json", write_json)
         tokenize(reviews, tmp_path / "out", workers=1, rules="course")
     assert set(contents(tmp_path / "out")) == STORE_FILES - {MANIFEST}
     assert not tokenize(reviews, tmp_path / "out", workers=1).reused

@@ -8,8 +8,8 @@ import pytest
 
 from ulmpipe.config import TokenizeConfig
 from ulmpipe.durable import DONE_PREFIX, LOCK, STAGING_PREFIX
+from ulmpipe.tasks import publish, units
 from ulmpipe.tasks import tokenize as task
-from ulmpipe.tasks import units
 from ulmpipe.tasks.tokenize import tokenize, tokenize_plan
 from ulmpipe.tasks.units import n_workers
 from ulmpipe.text.done import read_done
@@ -21,9 +21,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.name != LOCK}
 
 
-@pytest.mark.parametrize(
-    "where", ["tokenize_unit", "keep", "merge_counts", "number_unit", "datasets_files", "_publish"]
-)
+@pytest.mark.parametrize("where", ["tokenize_unit", "keep", "merge_counts", "number_unit", "datasets_files", "publish"])
 @pytest.mark.parametrize("n_before", [0, 2])
 def test_a_run_goes_on_with_the_units_that_are_not_done(
     reviews: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, n_before: int
@@ -31,7 +29,7 @@ def test_a_run_goes_on_with_the_units_that_are_not_done(
     plan = plan_folder(reviews, unit_bytes=50)
     in_units = where in ("tokenize_unit", "keep")
     n_done = n_before if in_units else len(plan.units)
-    owner = units if in_units or where == "number_unit" else task
+    owner = units if in_units or where == "number_unit" else publish if where == "datasets_files" else task
     real, calls = getattr(owner, where), []
 
     def interrupt(*args: object, **options: object) -> object:

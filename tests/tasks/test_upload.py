@@ -1,6 +1,7 @@
 """A store for a URL is the same store, whole or without a manifest there; a copy that was interrupted goes on."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from servers import BEHIND, in_memory
 from ulmpipe.config import TokenizeConfig
 from ulmpipe.durable import LOCK, MANIFEST
 from ulmpipe.errors import ConfigError, SourceError, UlmpipeError
+from ulmpipe.tasks import tokenize as task
 from ulmpipe.tasks import upload as under_test
 from ulmpipe.tasks.tokenize import dry_run, tokenize, tokenize_plan
 from ulmpipe.tasks.upload import MARKER, local_folder, manifest_there, upload
@@ -215,6 +217,30 @@ def test_the_plan_of_a_dry_run_knows_urls(reviews: Path, here: Path, memory: str
     with BEHIND["http"](reviews) as url:
         comp, ref = dry_run(url, memory, workers=1), dry_run(reviews, "some.tok", workers=1)
     assert comp == ref and comp.n_files == 11 and not any(here.iterdir())
+    fs, root = fsspec.url_to_fs(memory)
+    fs.pipe_file(f"{root}/thesis.doc", b"years of work")
+    with pytest.raises(UlmpipeError, match="some.tok holds something else"):
+        dry_run(reviews, memory, workers=1)
+    fs.rm_file(f"{root}/thesis.doc")
+    tokenize(reviews, memory, workers=1)
+    shutil.rmtree("some.tok")
+    assert [note for note in dry_run(reviews, memory, workers=1).notes if "holds tokens already" in note][0].startswith(
+        memory
+    )
+
+
+def test_what_can_not_work_is_refused_before_the_texts_are_read(
+    reviews: Path, here: Path, memory: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(task, "digest", lambda *args: pytest.fail("the texts are read first"))
+    with pytest.raises(ConfigError, match="--tables nosuch/t.arrow: its folder does not exist"):
+        tokenize(reviews, memory, workers=1, tables="nosuch/t.arrow")
+    with pytest.raises(ConfigError, match="--max-vocab is 3, expected more than"):
+        tokenize(reviews, memory, workers=1, max_vocab=3)
+    (here / "some.tok").mkdir()
+    (here / "some.tok/thesis.doc").write_text("years of work")
+    with pytest.raises(UlmpipeError, match="thesis.doc"):
+        tokenize(reviews, memory, workers=1)
 
 
 @pytest.mark.parametrize("url", ["s3://bucket/a/b.tok", "s3://bucket/a/b.tok/", "file:///b.tok", "memory://b.tok"])

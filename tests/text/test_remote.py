@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
-from servers import BEHIND, Plain, http, in_memory
+from servers import BEHIND, Plain, Sorted, http, in_memory
 
 from ulmpipe.errors import SourceError
 from ulmpipe.text import remote
@@ -88,6 +88,13 @@ def test_a_folder_behind_a_url_is_read_as_a_folder(reviews: Path, behind: str):
             comp = plan_url(given, unit_bytes=60)
             check_same(comp, ref)
             assert len(comp.notes) == len(ref.notes) == 2 and "hidden" in comp.notes[0]
+
+
+def test_links_of_an_index_to_itself_are_no_files(reviews: Path):
+    """Apache offers its lists sorted by name, time and size."""
+    with http(reviews, Sorted) as url:
+        assert any("?" in name for name in fsspec.filesystem("http").find(url))
+        check_same(plan_url(url), plan_folder(reviews))
 
 
 @pytest.mark.parametrize("behind", BEHIND)

@@ -38,7 +38,7 @@ from .corpus import check_labelled, check_same_vocab, check_several, numbered_st
 from .dataset_source import Source, takes_datasets
 from .model_folder import CLASSIFIER, Pretrained
 from .phases import language_model_loss
-from .tokenize import plan_source, source_name
+from .plan_source import plan_source, source_name
 
 BATCH_SIZE, BPTT = 64, 70
 

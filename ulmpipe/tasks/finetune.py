@@ -40,9 +40,9 @@ from .model_folder import (
     newest_language_model,
 )
 from .phases import check_machine
+from .plan_source import source_name
 from .predict import Predictor, from_pretrained
 from .report import report_training
-from .tokenize import source_name
 from .tune import LM_TASK, tune_language_model
 
 LM_FOLDER = "lm"

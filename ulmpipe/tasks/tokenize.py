@@ -7,42 +7,35 @@ Also what `pretrain`, `finetune` and `evaluate` call first, so that a SOURCE mea
 
 import hashlib
 import json
-import shutil
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..config import TokenizeConfig
-from ..console import log
-from ..durable import MANIFEST, STAGING_PREFIX, check_output, describe_file, fsync_folder, locked, staging, write_json
-from ..errors import ConfigError, OutputInUseError, SourceError, StoreError, UlmpipeError
+from ..console import log, progress
+from ..durable import MANIFEST, check_output, locked, staging
+from ..errors import ConfigError, SourceError, StoreError, UlmpipeError
 from ..options import make_config
 from ..text.cluster import digests_on_cluster
 from ..text.done import done_folder, read_done
-from ..text.named import HUB, PACKAGED, find_split, is_name
-from ..text.pieces import FORMATS, Columns, Quarantined, ReadFunction
+from ..text.pieces import Quarantined, ReadFunction
 from ..text.remote import is_url
 from ..text.rules import Rules
 from ..text.shards import Job, UnitRecord, merge_counts, order_labels
 from ..text.source import (
     Plan,
     digest,
-    is_saved_dataset,
-    join_plans,
-    plan_files,
-    plan_folder,
-    plan_saved_dataset,
-    plan_url,
-    without_labels,
+    file_digest,
 )
-from ..text.store import FORMAT_VERSION, KIND, TokenStore, datasets_files, is_store, shard_name
+from ..text.store import FORMAT_VERSION, KIND, TokenStore, is_store
 from ..text.tokenizer import MAX_CHUNK, TokenizerRecipe, function_name
 from ..text.vocab import VOCAB_FILE, Vocab, build_itos, left_out_words
 from .dataset_source import Source, takes_datasets
 from .limits import TokenizePlan, check_room, planned
+from .plan_source import columns_of, plan_source, source_name
+from .publish import clear_away, left_behind, make_manifest, publish
 from .units import done_key, going_on, n_workers, number_units, tokenize_units
 from .upload import local_folder, manifest_there, upload
 
@@ -94,8 +87,8 @@ def tokenize(
     if out is None or not is_url(str(out)):
         return tokenize_plan(plan, folder, config, **given)
     older = manifest_there(str(out))
-    recipe = TokenizerRecipe(config.lang, custom_rules or config.rules)
-    vocab = Vocab.load(Path(config.vocab)) if config.vocab is not None else None
+    look_first(plan, folder, config, custom_rules=custom_rules)
+    recipe, vocab = _recipe_and_vocab(config, custom_rules, None)
     fingerprint = store_fingerprint(plan, config, recipe, vocab, None, read=read)
     if older and read is None and custom_rules is None and _is_final(older, fingerprint, force=config.force):
         log(f"{out} holds these tokens already")
@@ -112,61 +105,6 @@ def _folder(source: str, out: str | Path | None) -> Path:
     return local_folder(str(out)) if is_url(str(out)) else Path(out)
 
 
-# ---- SOURCE ---------------------------------------------------------------------------------------------------------
-
-
-def source_name(source: str) -> str:
-    """A short name for a SOURCE: what default outputs are called. `corpus/` -> corpus, `a/b.csv.gz` -> b."""
-    if is_name(source) and not Path(source).exists():
-        return source.removeprefix("hf:").replace("/", "-").replace(":", "-")
-    return Path(source).resolve().name.split(".")[0] or "corpus"
-
-
-def columns_of(config: TokenizeConfig) -> Columns:
-    """The columns that a config names. Raises `ConfigError` for a separator of labels that is none."""
-    if config.multi_label and not config.label_separator.strip(" "):
-        raise ConfigError(f"--label-separator is {config.label_separator!r}, expected a character such as | or ;")
-    return Columns(config.text_column, config.label_column, config.label_separator if config.multi_label else None)
-
-
-def plan_source(
-    source: str,
-    config: TokenizeConfig,
-    *,
-    splits: Sequence[str] = ("train", "unlabelled"),
-    extensions: tuple[str, ...] = (".txt",),
-) -> Plan:
-    """Find what a SOURCE means and plan its reading; `splits` are the parts of a named data set to take.
-
-    Raises `SourceError` that says what was looked for.
-    """
-    columns = columns_of(config)
-    if is_url(source):
-        return plan_url(source, columns, extensions=extensions)
-    path = Path(source)
-    if is_store(path):
-        raise SourceError(f"{source} is a token store already, expected texts")
-    if path.is_dir() and is_saved_dataset(path):
-        return plan_saved_dataset(path, columns)
-    if path.is_dir():
-        return plan_folder(path, columns, extensions=extensions)
-    if path.exists():
-        return plan_files([path], columns)
-    if is_name(source):
-        parts = ("train",) if source.startswith("hf:") else splits  # an hf: name says itself which split it is
-        plans = {split: plan_files(files, columns) for split in parts if (files := find_split(source, split))}
-        if not plans:
-            raise SourceError(f"{source} has no split {' or '.join(parts)}: give a folder or a file")
-        return join_plans(*(without_labels(plan) if split == "unlabelled" else plan for split, plan in plans.items()))
-    names = ", ".join([*HUB, *PACKAGED, "hf:owner/name"])
-    raise SourceError(
-        f"{source} does not exist, and is no known name: expected a folder, a file ({' '.join(FORMATS)}), or one of {names}"
-    )
-
-
-# ---- the run --------------------------------------------------------------------------------------------------------
-
-
 @takes_datasets
 def dry_run(
     source: Source, out: str | Path | None = None, *, extensions: tuple[str, ...] = (".txt",), **options: Any
@@ -175,13 +113,12 @@ def dry_run(
     config = make_config(TokenizeConfig, options)
     plan = plan_source(str(source), config, extensions=extensions)
     folder = _folder(str(source), out)
-    check_output(folder, expected=KIND, also=_left_behind(folder))
+    is_there = is_store(folder) if out is None or not is_url(str(out)) else manifest_there(str(out)) is not None
+    check_output(folder, expected=KIND, also=left_behind(folder))
     would = planned(plan, folder, n_workers(config, len(plan.units)))
     notes = []
-    if is_store(folder):
-        notes.append(
-            f"{folder} holds tokens already: they stay where texts and settings are the same, else they are replaced"
-        )
+    if is_there:
+        notes.append(f"{out or folder} holds tokens already: they stay where texts and settings are the same, else they are replaced")  # fmt: skip
     try:
         check_room(plan, folder, force=config.force)
     except UlmpipeError as err:
@@ -207,65 +144,100 @@ def tokenize_plan(
     A vocabulary that is made takes the words `known` after those of the texts (`build_itos`). `fingerprint` saves reading all
     files once more, where the caller has it. Without `go_on` nothing is kept of a run that is interrupted.
     """
-    _check_tables(config, custom_rules)
-    check_output(out, expected=KIND, also=_left_behind(out))
-    if not (was_store := is_store(out)):
-        check_room(plan, out, force=config.force)  # before all files are read for the fingerprint
-    recipe = TokenizerRecipe(config.lang, custom_rules or config.rules)
-    if vocab is None and config.vocab is not None:
-        vocab = Vocab.load(Path(config.vocab))
-    n_specials = len(recipe.resolved_rules.specials)
-    if vocab is None and config.max_vocab <= n_specials:
-        raise ConfigError(f"--max-vocab is {config.max_vocab}, expected more than the {n_specials} special tokens")
+    look_first(plan, out, config, custom_rules=custom_rules)
+    was_store = is_store(out)
+    recipe, vocab = _recipe_and_vocab(config, custom_rules, vocab)
     fingerprint = fingerprint or store_fingerprint(plan, config, recipe, vocab, labels, read=read, known=known)
     key, same_again = done_key(fingerprint, config), read is None and custom_rules is None
     if same_again and _holds(out, fingerprint, force=config.force):
         log(f"{out} holds these tokens already")
-        _clear_away(out, done_folder(out, key))
+        clear_away(out, done_folder(out, key))
         manifest = TokenStore(out).manifest
         _tell_quarantined([Quarantined(**each) for each in manifest["quarantined"]])
         return _result(manifest, [], seconds=0.0, out=str(out))
     if was_store:
         log(f"{out} holds tokens of other texts or settings: they are replaced when this run is done")
         check_room(plan, out, force=config.force)
-    if vocab is not None and (missing := set(recipe.resolved_rules.specials) - set(vocab.itos)):
-        raise ConfigError(
-            f"the vocabulary lacks special tokens of --rules {config.rules}: {', '.join(sorted(missing))}"
-        )
     for note in plan.notes:
         log(note)
-    begin_s, workers = time.monotonic(), n_workers(config, len(plan.units))
-    resumable = same_again and go_on
+    begin_s, resumable = time.monotonic(), same_again and go_on
     with locked(out), staging(out) as stage, going_on(out, key, resumable=resumable) as done:
         if same_again and not was_store and _holds(out, fingerprint, force=False):  # another run has just made it
             return _result(TokenStore(out).manifest, [], seconds=0.0, out=str(out))
-        job = Job(str(stage), recipe, columns_of(config), read, engine=config.engine, verify=config.verify, tables=config.tables)  # fmt: skip
         before = read_done(done) if resumable else {}
-        records = tokenize_units(plan, before, job, done, workers=workers, timeout_s=config.unit_timeout, scheduler=config.scheduler)  # fmt: skip
-        if not any(record.n_docs for record in records):
-            reasons = "; ".join(f"{q.source} {q.reason}" for record in records for q in record.quarantined[:1])
-            raise SourceError(f"no documents found: {reasons or 'every file is empty'}")
-        left_out: list[tuple[str, int]] = []
-        if vocab is None:
-            counts = merge_counts(done, len(records), min_freq=config.min_freq)
-            specials = recipe.resolved_rules.specials
-            limits = {"max_vocab": config.max_vocab, "min_freq": config.min_freq}
-            vocab = Vocab(build_itos(counts, **limits, specials=specials, known=known))
-            left_out = left_out_words(counts, vocab.itos, N_LEFT_OUT)
-        vocab.save(stage / VOCAB_FILE)
-        label_order = _label_order(records, labels)
-        shards = number_units(done, stage, len(records), label_order, job.columns, workers=workers)
-        manifest = _make_manifest(
-            stage, records, shards, vocab, label_order, recipe, fingerprint, multi_label=config.multi_label
-        )
-        if left_out:
-            manifest["left_out_words"] = left_out
-        if config.tables is not None:
-            _remember(done, recipe, Path(config.tables))
-        _publish(stage, out, manifest)
+        job = Job(str(stage), recipe, columns_of(config), read, engine=config.engine, verify=config.verify, tables=config.tables)  # fmt: skip
+        records = _make_store(plan, out, config, job, done, before, vocab=vocab, labels=labels, known=known, fingerprint=fingerprint)  # fmt: skip
     _report(records)
     fresh = [record for record in records if record.index not in before]
     return _result(TokenStore(out).manifest, fresh, seconds=time.monotonic() - begin_s, out=str(out))
+
+
+def look_first(plan: Plan, out: Path, config: TokenizeConfig, *, custom_rules: Rules | None = None) -> None:
+    """Refuse what can't work, before all files are read for the fingerprint."""
+    _check_tables(config, custom_rules)
+    check_output(out, expected=KIND, also=left_behind(out))
+    if not is_store(out):  # one that is there may be the one that is asked for
+        check_room(plan, out, force=config.force)
+
+
+def _recipe_and_vocab(
+    config: TokenizeConfig, custom_rules: Rules | None, vocab: Vocab | None
+) -> tuple[TokenizerRecipe, Vocab | None]:
+    """How texts are cut, and the vocabulary to number them with: the one given, that of `--vocab`, or None, to make one.
+
+    Raises `ConfigError` where the two don't go together.
+    """
+    recipe = TokenizerRecipe(config.lang, custom_rules or config.rules)
+    specials = recipe.resolved_rules.specials
+    if vocab is None and config.vocab is not None:
+        vocab = Vocab.load(Path(config.vocab))
+    if vocab is None and config.max_vocab <= len(specials):
+        raise ConfigError(f"--max-vocab is {config.max_vocab}, expected more than the {len(specials)} special tokens")
+    if vocab is not None and (missing := set(specials) - set(vocab.itos)):
+        raise ConfigError(
+            f"the vocabulary lacks special tokens of --rules {config.rules}: {', '.join(sorted(missing))}"
+        )
+    return recipe, vocab
+
+
+def _make_store(
+    plan: Plan,
+    out: Path,
+    config: TokenizeConfig,
+    job: Job,
+    done: Path,
+    before: Mapping[int, UnitRecord],
+    *,
+    vocab: Vocab | None,
+    labels: Sequence[str] | None,
+    known: Sequence[str],
+    fingerprint: str,
+) -> list[UnitRecord]:
+    """Both passes, with the vocabulary between them, and the store in its place; the lock of `out` is held.
+
+    The units in `before` are done, and in the folder `done`. Returns the records of all.
+    """
+    stage, workers = Path(job.stage), n_workers(config, len(plan.units))
+    records = tokenize_units(plan, before, job, done, workers=workers, timeout_s=config.unit_timeout, scheduler=config.scheduler)  # fmt: skip
+    if not any(record.n_docs for record in records):
+        reasons = "; ".join(f"{q.source} {q.reason}" for record in records for q in record.quarantined[:1])
+        raise SourceError(f"no documents found: {reasons or 'every file is empty'}")
+    left_out: list[tuple[str, int]] = []
+    if vocab is None:
+        counts = merge_counts(done, len(records), min_freq=config.min_freq)
+        specials = job.recipe.resolved_rules.specials
+        vocab = Vocab(build_itos(counts, max_vocab=config.max_vocab, min_freq=config.min_freq, specials=specials, known=known))  # fmt: skip
+        left_out = left_out_words(counts, vocab.itos, N_LEFT_OUT)
+    vocab.save(stage / VOCAB_FILE)
+    label_order = _label_order(records, labels)
+    shards = number_units(done, stage, len(records), label_order, job.columns, workers=workers)
+    manifest = make_manifest(stage, records, shards, vocab, label_order, job.recipe, fingerprint, multi_label=config.multi_label)  # fmt: skip
+    if left_out:
+        manifest["left_out_words"] = left_out
+    if config.tables is not None:
+        _remember(done, job.recipe, Path(config.tables))
+    publish(stage, out, manifest)
+    return records
 
 
 def _check_tables(config: TokenizeConfig, custom_rules: Rules | None) -> None:
@@ -287,18 +259,6 @@ def _label_order(records: Sequence[UnitRecord], labels: Sequence[str] | None) ->
             f"found labels {', '.join(unknown[:5])}, which the training set has not: it has {', '.join(labels) or 'none'}. Give those, or leave these documents out"
         )
     return list(labels)
-
-
-def _left_behind(out: Path) -> set[str]:
-    """What a run leaves in `out` that was killed while it published."""
-    return {VOCAB_FILE, "dataset_info.json", "state.json"} | {path.name for path in out.glob("shard-*.arrow")}
-
-
-def _clear_away(out: Path, done: Path) -> None:
-    """Remove what a run left in a finished store that was killed at its very end, unless another run works there."""
-    if done.exists() or any(out.glob(f"{STAGING_PREFIX}*")):
-        with suppress(OutputInUseError), locked(out):  # the lock clears staging folders away
-            shutil.rmtree(done, ignore_errors=True)
 
 
 def _holds(out: Path, fingerprint: str, *, force: bool) -> bool:
@@ -338,7 +298,7 @@ def store_fingerprint(
     """Hex sha256 over everything that decides a store's bytes: the files' contents, the recipe, the options."""
     decides = {
         "format": FORMAT_VERSION,
-        "files": digest(plan, digests_on_cluster(plan, config.scheduler) if config.scheduler else None),
+        "files": digest(plan, digests_on_cluster(plan, config.scheduler) if config.scheduler else _digests(plan)),
         "units": [[(p.name, p.begin, p.end, p.label, p.has_label) for p in unit] for unit in plan.units],
         "recipe": recipe.to_json(),
         "read": read and function_name(read),
@@ -349,45 +309,18 @@ def store_fingerprint(
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
 
-def _make_manifest(
-    stage: Path,
-    records: list[UnitRecord],
-    shards: list[dict[str, Any]],
-    vocab: Vocab,
-    labels: list[str],
-    recipe: TokenizerRecipe,
-    fingerprint: str,
-    *,
-    multi_label: bool,
-) -> dict[str, Any]:
-    """Write the small files beside the shards and describe all of them."""
-    names = [shard_name(shard["index"]) for shard in shards]
-    for name, value in datasets_files(names, len(vocab), labels, fingerprint, multi_label=multi_label).items():
-        write_json(stage / name, value)
-    keep = ("rows", "tokens", "bytes", "sha256")
-    files = {name: {key: shard[key] for key in keep} for name, shard in zip(names, shards, strict=True)}
-    files |= {name: describe_file(stage / name) for name in (VOCAB_FILE, "dataset_info.json", "state.json")}
-    return {
-        "kind": KIND,
-        "format_version": FORMAT_VERSION,
-        "fingerprint": fingerprint,
-        "recipe": recipe.to_json(),
-        "labels": labels,
-        **({"multi_label": True} if multi_label and labels else {}),
-        "n_docs": sum(record.n_docs for record in records),
-        "n_tokens": sum(record.n_tokens for record in records),
-        "n_unknown": sum(shard["n_unknown"] for shard in shards),
-        "n_bytes": sum(record.n_bytes for record in records),
-        "n_chunks": sum(record.n_chunks for record in records),
-        "n_fallback": sum(record.n_fallback for record in records),
-        "vocab_size": len(vocab),
-        "vocab_sha256": vocab.sha256,
-        "files": files,
-        **({"changed": True} if any(record.changed for record in records) else {}),
-        **({"n_left_out": n} if (n := sum(record.n_left_out for record in records)) else {}),
-        "cut": [source for record in records for source in record.cut],
-        "quarantined": [q._asdict() for record in records for q in record.quarantined],
-    }
+def _digests(plan: Plan) -> Iterator[bytes]:
+    """`file_digest` of all files of a plan, with progress."""
+    n_read = 0
+    with progress("looking at the files", plan.n_bytes) as bar:
+
+        def tell(n_bytes: int) -> None:
+            nonlocal n_read
+            n_read += n_bytes
+            bar.update(min(n_read, plan.n_bytes))  # which of a table is an estimate
+
+        for _, path in plan.paths:
+            yield file_digest(path, tell)
 
 
 def _remember(done: Path, recipe: TokenizerRecipe, tables: Path) -> None:
@@ -397,19 +330,6 @@ def _remember(done: Path, recipe: TokenizerRecipe, tables: Path) -> None:
         from ..text.warm import merge
 
         log(f"{tables} remembers {merge(parts, recipe, tables):,} chunks")
-
-
-def _publish(stage: Path, out: Path, manifest: dict[str, Any]) -> None:
-    """Move finished files from the staging folder into place, the manifest last; an older store's files go first."""
-    if (out / MANIFEST).exists():
-        (out / MANIFEST).unlink()  # from here on the old store is no store any more
-        fsync_folder(out)
-    for old in out.glob("shard-*.arrow"):
-        old.unlink()
-    for name in manifest["files"]:
-        (stage / name).replace(out / name)
-    fsync_folder(out)
-    write_json(out / MANIFEST, manifest)
 
 
 def _report(records: list[UnitRecord]) -> None:

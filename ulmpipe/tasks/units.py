@@ -126,7 +126,13 @@ def number_units(
 ) -> list[dict[str, Any]]:
     """Pass 2; what the manifest says of each shard, in order."""
     calls = [(index, str(done), str(stage), labels, columns) for index in range(n_units)]
-    shards = list(run_calls(number_unit, calls, workers=workers, marks=stage, name_of=lambda index: f"shard {index}"))
+    shards = []
+    with progress("numbering", n_units) as bar:
+        for shard in run_calls(
+            number_unit, calls, workers=workers, marks=stage, name_of=lambda index: f"shard {index}"
+        ):
+            shards.append(shard)
+            bar.update(len(shards), note=f"{len(shards):,} of {n_units:,} shards")
     if workers > 1:
         end_workers()
     if lost := [shard for shard in shards if isinstance(shard, Lost)]:

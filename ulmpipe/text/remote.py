@@ -74,9 +74,11 @@ def list_files(url: str) -> list[RemoteFile]:
         fs, path = file_system(url)
         found: Mapping[str, Any] = fs.find(path, detail=True)  # pyright: ignore[reportAssignmentType]
         files: list[RemoteFile] = []
+        is_web = url.startswith(("http://", "https://"))
         for full, info in found.items():
             name = full.removeprefix(path.rstrip("/")).lstrip("/")
-            if name and not name.endswith("/"):  # consoles of object stores make empty objects for folders
+            # Consoles of object stores make empty objects for folders; a web server's index has links to itself, otherwise sorted.
+            if name and not name.endswith("/") and not (is_web and "?" in name):
                 sized = info if info.get("size") is not None else fs.info(full)  # a list of HTTP has no sizes
                 files.append(_remote_file(name, f"{url.rstrip('/')}/{name}", sized))
     except SourceError:

@@ -37,6 +37,7 @@ from .tables import check_source, csv_records, table_rows_and_bytes
 
 # What `datasets` writes beside its Arrow files.
 DATASET_INFO, DATASET_STATE, DATASET_DICT = "dataset_info.json", "state.json", "dataset_dict.json"
+READ_BYTES = 1 << 20
 UNIT_BYTES = 4 << 20  # text in a work unit: seconds for spaCy, small against the memory of a worker
 
 Unit = tuple[Piece, ...]
@@ -356,11 +357,19 @@ def _found(file: RemoteFile) -> Found:
 # ---- the fingerprint ------------------------------------------------------------------------------------------------
 
 
-def file_digest(path: str) -> bytes:
-    """The sha256 of a file, or of one behind a URL; the number of the error where it can't be read."""
+def file_digest(path: str, tell: Callable[[int], None] | None = None) -> bytes:
+    """The sha256 of a file, or of one behind a URL; the number of the error where it can't be read.
+
+    `tell` is called with the number of bytes whenever some were read.
+    """
+    total = hashlib.sha256()
     try:
-        with open_url(path) if is_url(path) else open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()  # pyright: ignore[reportArgumentType]
+        with open_url(path) if is_url(path) else open(path, "rb", buffering=0) as file:
+            while data := file.read(READ_BYTES):
+                total.update(data)
+                if tell is not None:
+                    tell(len(data))
+            return total.digest()
     except OSError as err:  # quarantined, with the reason, when it is read
         return str(err.errno).encode()
 
@@ -368,7 +377,7 @@ def file_digest(path: str) -> bytes:
 def digest(plan: Plan, digests: Iterable[bytes] | None = None) -> str:
     """Hex sha256 over the names and contents of all files of a plan, in order: one part of a store's fingerprint.
 
-    `digests` are those of its files, in order, where the caller has them.
+    `digests` are the `file_digest` of each, in order, where the caller has them.
     """
     total = hashlib.sha256()
     each = (file_digest(path) for _, path in plan.paths) if digests is None else digests
