@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from ulmpipe import journal
 from ulmpipe.durable import check_output, locked
 from ulmpipe.errors import ConfigError, SourceError, UlmpipeError
-from ulmpipe.journal import JOURNAL_FILE, add_note, find, git_state, newest, read_curve, recorded, search
+from ulmpipe.journal import JOURNAL_FILE, add_note, find, git_state, newest, read_curve, recorded, search, written_down
 from ulmpipe.train import Interrupted
 
 OPTIONS = {"lr": 0.01, "resume": False, "note": None}
@@ -336,7 +336,7 @@ def test_a_column_that_a_journal_lacks_is_added(path: Path):
 MANY = """
 import sys
 from pathlib import Path
-from ulmpipe.journal import recorded
+from ulmpipe.journal import written_down, recorded
 out = Path(sys.argv[1])
 for n in range(15):
     with recorded(out.with_name(f"{out.name}{n}"), "pretrain", "films.csv", {"note": out.name}) as run:
@@ -377,15 +377,30 @@ def test_datasette_opens_it(path: Path):
     assert json.loads(done.stdout)["journal"]["tables"]["runs"]["count"] == 1
 
 
-def test_passwords_of_urls_are_not_written_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    url = "https://me:hunter2@host/a.csv?key=s3cr3t"
+@pytest.mark.parametrize("secret", ["me:hunter2@", "me:hunt@er2@", "me:it's-hunter2@", "me:hunter2/x@", "hunter2@", ""])
+def test_passwords_of_urls_are_not_written_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, secret: str):
+    url = f"https://{secret}host/a.csv?key=hunter2/x"
     monkeypatch.setattr("sys.argv", ["ulmpipe", "pretrain", url])
-    with recorded(tmp_path / "lm", "pretrain", url, {"valid": url, "seed": 1}) as run:
+    with (
+        pytest.raises(UlmpipeError),
+        recorded(
+            tmp_path / "lm", "pretrain", url, {"valid": url, "seed": 1, "note": "does it pay? see http://x"}
+        ) as run,
+    ):
         run.begin("data", curves=[])
+        raise UlmpipeError(f"{url} is gone")
     row = find(tmp_path / "journal.db", 1)
     assert row["source"] == row["options"]["valid"] == "https://host/a.csv" and row["options"]["seed"] == 1
-    assert row["command"] == "ulmpipe pretrain https://host/a.csv"
-    assert (
-        b"hunter2" not in (tmp_path / "journal.db").read_bytes()
-        and b"s3cr3t" not in (tmp_path / "journal.db").read_bytes()
-    )
+    assert row["command"] == "ulmpipe pretrain https://host/a.csv" and row["note"] == "does it pay? see http://x"
+    assert row["error"] == "https://host/a.csv is gone"
+    assert b"hunt" not in (tmp_path / "journal.db").read_bytes()
+
+
+def test_what_is_no_secret_stays():
+    for text in (
+        "https://host/me@home/a.csv",
+        "does it pay? see https://host/a, or me@host",
+        "a?b",
+        "s3://bucket/a.csv",
+    ):
+        assert written_down(text) == text

@@ -37,6 +37,13 @@ def test_documents_get_the_probabilities_that_predict_gives(trained: Trained):
         assert doc.cats == ref.predict([text])[0].probabilities and [token.text for token in doc] == [token.text for token in spacy.blank("en")(text)]  # fmt: skip
 
 
+def test_categories_of_other_components_stay(trained: Trained):
+    nlp = pipeline(trained.clf)
+    doc = nlp.make_doc(TEXTS[0])
+    doc.cats["language:en"] = 1.0
+    assert nlp(doc).cats.keys() == {"language:en", "neg", "pos"}
+
+
 @pytest.mark.parametrize("batch_size", [1, 4, 1000])
 def test_batches_say_the_same_in_the_same_order(trained: Trained, batch_size: int):
     docs = list(pipeline(trained.clf).pipe(TEXTS, batch_size=batch_size))

@@ -88,7 +88,7 @@ def recorded(out: Path, task: str, source: str, options: Mapping[str, Any], *, w
     except BaseException as err:
         # A usage error or an unreadable source, before anything began, is no run; a stop or a defect is one.
         if run.has_begun or not isinstance(err, UlmpipeError | OSError):
-            run.end(_end_of(err), error=_told(err))
+            run.end(_end_of(err), error=written_down(_told(err)))
         raise
     if run.has_begun:
         run.end(DONE)
@@ -236,7 +236,9 @@ DATASET_PREFIX = (
     "ulmpipe-dataset-"  # of the temporary folder that stands for a `datasets.Dataset` (tasks/dataset_source.py)
 )
 DATASET = re.compile(rf".*/{DATASET_PREFIX}(\w+)-[^/]+/[^/]+")
-SECRETS = re.compile(r"(?<=://)[^/@\s'\"]+@|(?<=[^\s'\"])\?[^\s'\"]*")  # in a URL: who asks, and what is signed
+URL = re.compile(r"\w[\w+.-]*://\S+")
+# In a URL: who asks, up to the last @ (after a colon the password may hold a slash), and what is signed.
+SECRETS = re.compile(r"(?<=://)(?:[^/?#:]*:[^?#]*|[^/?#]*)@|\?.*")
 
 
 def written_down(value: Any) -> Any:
@@ -251,7 +253,7 @@ def written_down(value: Any) -> Any:
         return {name: written_down(one) for name, one in value.items()}
     if not isinstance(value, str):
         return value
-    return DATASET.sub(r"datasets.Dataset(\1)", SECRETS.sub("", value) if "://" in value else value)
+    return DATASET.sub(r"datasets.Dataset(\1)", URL.sub(lambda url: SECRETS.sub("", url[0]), value))
 
 
 def _command() -> str:

@@ -72,7 +72,7 @@ class UlmpipeClassifier:
         stream = iter(stream)
         while docs := list(islice(stream, batch_size)):
             for doc, prediction in zip(docs, self.predictor.predict([doc.text for doc in docs]), strict=True):
-                doc.cats = dict(prediction.probabilities)
+                doc.cats.update(prediction.probabilities)
                 yield doc
 
     def to_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> None:

@@ -94,6 +94,15 @@ def test_default_output_lies_beside_the_model(own: Path):
     assert isinstance(Pretrained.from_pretrained(own / "clf").model, TextClassifier)
 
 
+def test_a_model_of_the_hub_is_not_hidden_by_its_export(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A folder called `me` would make of me/reviews a path."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("ulmpipe.tasks.model_folder.download", lambda name, files: trained.clf)
+    assert export("me/reviews").out == "reviews.onnx" and not Path("me").exists()
+
+
 def test_older_export_is_replaced_and_no_other_file(trained: Trained, tmp_path: Path):
     out = tmp_path / "new.csv"
     out.write_text("text,label\nfine,1\n")

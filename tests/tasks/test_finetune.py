@@ -335,6 +335,11 @@ def test_default_output_is_named_after_the_source(own: Path, monkeypatch: pytest
 def test_language_model_that_no_finetune_made_is_not_replaced(trained: Trained, tmp_path: Path):
     shutil.copytree(trained.lm, tmp_path / "models" / "lm")
     before = (tmp_path / "models" / "lm" / "model.safetensors").read_bytes()
-    with pytest.raises(UlmpipeError, match="is a language model of its own, which this would replace"):
+    refused = pytest.raises(UlmpipeError, match="lm is a model of its own, which this would replace: choose another -o")
+    with refused:
         finetune(trained.train, tmp_path / "models", from_model="none")
     assert (tmp_path / "models" / "lm" / "model.safetensors").read_bytes() == before
+    for foreign in ('{"model_type": "bert"}', '{"trained": 3}', "[]"):
+        (tmp_path / "models" / "lm" / "config.json").write_text(foreign)
+        with refused:
+            finetune(trained.train, tmp_path / "models", from_model="none")

@@ -46,6 +46,14 @@ def test_summary_has_values_mean_and_sample_deviation():
     assert means(comp) == pytest.approx({"accuracy": 0.7, "f1_macro": 0.35})
 
 
+def test_a_score_that_is_not_finite_has_no_mean(capsys: pytest.CaptureFixture[str]):
+    comp = summary([{"accuracy": 0.5, "f1_macro": 0.5, "valid_loss": v} for v in (1.0, None, 2.0)])
+    assert comp["valid_loss"] == [1.0, None, 2.0] and comp["valid_loss_mean"] is comp["valid_loss_std"] is None
+    assert means(comp) == {"accuracy": 0.5, "f1_macro": 0.5, "valid_loss": None}
+    say_spread(comp)
+    assert "3 folds: accuracy 0.500" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("values", "warned"), [((0.80, 0.84, 0.88), False), ((0.7, 0.8, 0.9), True)])
 def test_unsteady_folds_are_warned_of(capsys: pytest.CaptureFixture[str], values: tuple[float, ...], warned: bool):
     say_spread(summary([{"accuracy": v, "f1_macro": v} for v in values]))

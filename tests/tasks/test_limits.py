@@ -104,6 +104,14 @@ def test_a_dry_run_says_all_and_writes_nothing(reviews: Path, tmp_path: Path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(("options", "reason"), [({"max_vocab": 3}, "--max-vocab is 3"), ({"tables": "nosuch/t.arrow"}, "its folder does not exist"), ({"vocab": "nosuch.json"}, "nosuch.json")])  # fmt: skip
+def test_a_dry_run_says_which_options_a_run_refuses(reviews: Path, tmp_path: Path, options: dict, reason: str):
+    with pytest.raises(UlmpipeError, match=reason):
+        tokenize(reviews, tmp_path / "out", workers=1, **options)
+    (note,) = dry_run(reviews, tmp_path / "out", workers=1, **options).notes
+    assert note.startswith("a run would be refused: ") and reason in note
+
+
 def test_a_dry_run_says_what_would_stand_in_the_way(reviews: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     tokenize(reviews, tmp_path / "out", workers=1)
     monkeypatch.setattr(limits, "disk_free", lambda out: 10)

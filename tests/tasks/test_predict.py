@@ -129,6 +129,13 @@ def test_custom_rules_reach_the_tokenizer(trained: Trained):
     assert comp.probabilities == ref.probabilities
 
 
+def test_tables_that_are_not_there_are_refused(model: Pretrained):
+    with pytest.raises(
+        ConfigError, match=r"--tables nosuch.arrow does not exist: tokenize --tables nosuch.arrow writes it"
+    ):
+        Predictor(model, tables="nosuch.arrow")
+
+
 def test_tables_change_no_prediction(model: Pretrained, tmp_path: Path):
     texts = [text for text, _ in make_docs(6, seed=10)]
     engine = FastTokenizer(TokenizerRecipe.from_json(model.recipe))

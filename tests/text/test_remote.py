@@ -16,6 +16,7 @@ import zstandard
 from servers import BEHIND, Plain, Sorted, http, in_memory
 
 from ulmpipe.errors import SourceError
+from ulmpipe.tasks.plan_source import source_name
 from ulmpipe.text import remote
 from ulmpipe.text.documents import read_piece
 from ulmpipe.text.pieces import UTF16_SAMPLE, Columns, Document, MayPass, Quarantined
@@ -95,6 +96,15 @@ def test_links_of_an_index_to_itself_are_no_files(reviews: Path):
     with http(reviews, Sorted) as url:
         assert any("?" in name for name in fsspec.filesystem("http").find(url))
         check_same(plan_url(url), plan_folder(reviews))
+
+
+def test_a_signed_url_is_read_as_the_file_that_it_names(tmp_path: Path):
+    """As object stores sign them: with a slash, a dot and another ending in what is signed."""
+    for name in ("a.csv", "a.jsonl.gz", "a.parquet"):
+        (tmp_path / name).write_bytes(FILES[name]())
+        with http(tmp_path) as url:
+            check_same(plan_url(f"{url}/{name}?signature=a/b.txt&v=1.0"), plan_files([tmp_path / name]))
+            assert source_name(f"{url}/{name}?signature=a/b.txt") == "a"
 
 
 @pytest.mark.parametrize("behind", BEHIND)

@@ -1,13 +1,16 @@
 """Tables: the text and the label of each row, and a reason for each row that has none to give."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from ulmpipe.errors import SourceError
+from ulmpipe.text import tables
 from ulmpipe.text.documents import read_piece
 from ulmpipe.text.pieces import Columns, Document, Piece, Quarantined, file_format
 from ulmpipe.text.source import plan_files
@@ -149,6 +152,29 @@ def test_read_rows_reads_the_rows_of_its_piece(tmp_path: Path):
     pq.write_table(pa.table({"text": [f"t{i}" for i in range(10)]}), tmp_path / "a.parquet", row_group_size=3)
     piece = Piece(str(tmp_path / "a.parquet"), "a.parquet", "parquet", 0, begin=4, end=8)
     assert [(d.text, d.source) for d in read_rows(piece, Columns()) if isinstance(d, Document)] == [(f"t{i}", f"a.parquet#{i}") for i in range(4, 8)]  # fmt: skip
+
+
+def test_row_groups_that_no_piece_needs_are_left_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """By a worker that has every second work unit, forward and back."""
+    pq.write_table(pa.table({"text": [f"t{i}" for i in range(100)]}), tmp_path / "a.parquet", row_group_size=10)
+    read: list[int] = []
+    iter_batches = pq.ParquetFile.iter_batches
+
+    def counting(*args: Any, **options: Any) -> Iterator[pa.RecordBatch]:
+        for batch in iter_batches(*args, **options):
+            read.append(batch.num_rows)
+            yield batch
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", counting)
+    monkeypatch.setattr(tables, "ROWS_A_BATCH", 10)
+    reader = tables.ParquetReader(str(tmp_path / "a.parquet"), ("text",))
+    for begin, end in ((5, 15), (15, 20), (20, 30), (85, 95), (40, 50), (0, 100)):
+        piece = Piece("", "", "parquet", 0, begin=begin, end=end)
+        found = [f"t{i}" for first, batch in reader.batches(piece) for i in range(first, first + batch.num_rows)]
+        assert {f"t{i}" for i in range(begin, end)} <= set(found)
+        if (begin, end) == (40, 50):
+            assert sum(read) == 60
+    assert found == [f"t{i}" for i in range(100)]
 
 
 def test_table_rows_and_bytes_counts_rows(tmp_path: Path):

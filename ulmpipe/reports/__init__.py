@@ -7,3 +7,7 @@
 Between the trainings (tasks/report.py, vision/report.py), which write down the facts, and a browser. Knows nothing of texts and
 pictures: a run is words, numbers and names of files. Measures nothing.
 """
+
+from pathlib import Path
+
+MARKS = Path(__file__).with_name("marks.css")  # for a notebook and the page of `serve` too

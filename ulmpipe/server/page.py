@@ -10,7 +10,7 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..reports.page import MARKS
+from ..reports import MARKS
 
 if TYPE_CHECKING:
     from .app import About
@@ -23,11 +23,13 @@ def make_page(about: "About") -> tuple[str, str]:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)  # fmt: skip
-    style, script = (FOLDER / "page.css").read_text() + MARKS.read_text(), (FOLDER / "page.js").read_text()
-    html = environment.get_template("page.html").render(about=about, style=style, script=script)
+    style, marks, script = (
+        path.read_text(encoding="utf-8") for path in (FOLDER / "page.css", MARKS, FOLDER / "page.js")
+    )
+    html = environment.get_template("page.html").render(about=about, style=style + marks, script=script)
     policy = {
         "default-src": "'none'",
-        "style-src": digest(style),
+        "style-src": digest(style + marks),
         "script-src": digest(script),
         "connect-src": "'self'",
         "img-src": "data:",

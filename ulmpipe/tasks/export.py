@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from .. import __version__
 from ..durable import write_bytes
 from ..errors import ConfigError, UlmpipeError
+from ..hub import is_hub_name
 from ..models import TextClassifier
 from ..models.heads import NETWORK_SHARE, Standardize
 from ..models.ngrams import FIRST, PRIME, SECOND, TINY, NGramScores
@@ -42,7 +43,7 @@ class Exported:
 
 
 def export(model: str | Path, out: str | Path | None = None, *, format: str = "onnx") -> Exported:
-    """Write a classifier as `out` (default: MODEL.onnx), and its vocabulary beside it as `.vocab.json`.
+    """Write a classifier as `out` (default: MODEL.onnx, of the hub's owner/name name.onnx), and its vocabulary beside it as `.vocab.json`.
 
     Raises `UlmpipeError` for a language model, where the extra is not installed, and before a file of another kind is replaced.
     """
@@ -51,7 +52,8 @@ def export(model: str | Path, out: str | Path | None = None, *, format: str = "o
     pretrained = Pretrained.from_pretrained(model)
     if not isinstance(pretrained.model, TextClassifier):
         raise UlmpipeError(f"export takes a classifier, and {model} is a {pretrained.kind}: finetune makes one of it")
-    path = Path(out) if out is not None else Path(f"{str(model).rstrip('/')}.onnx")
+    name = str(model).rstrip("/")  # of the hub's the last part: a folder OWNER here would hide its models
+    path = Path(out) if out is not None else Path(f"{Path(name).name if is_hub_name(name) else name}.onnx")
     _check_older(path)
     written = onnx_model(pretrained).SerializeToString()
     path.parent.mkdir(parents=True, exist_ok=True)

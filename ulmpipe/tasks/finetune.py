@@ -247,8 +247,12 @@ def _fold_folders(config: FinetuneConfig, out: Path) -> list[Path]:
 
 def _check_own_language_model(folder: Path) -> None:
     """Refuse to write over a language model in `out/lm` that no finetune made: `-o models` beside a model called lm."""
-    if (folder / CONFIG_FILE).exists() and read_json(folder / CONFIG_FILE)["trained"].get("task") != LM_TASK:
-        raise UlmpipeError(f"{folder} is a language model of its own, which this would replace: choose another -o")
+    if not (folder / CONFIG_FILE).exists():
+        return
+    found = read_json(folder / CONFIG_FILE)
+    trained = found.get("trained") if isinstance(found, dict) else None
+    if not isinstance(trained, dict) or trained.get("task") != LM_TASK:
+        raise UlmpipeError(f"{folder} is a model of its own, which this would replace: choose another -o")
 
 
 def _with_start(config: FinetuneConfig, source: str, out: Path) -> FinetuneConfig:

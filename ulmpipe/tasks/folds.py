@@ -87,17 +87,22 @@ def _read_fold(path: Path, options: Mapping[str, Any]) -> dict[str, Any]:
 def summary(rows: Sequence[Mapping[str, float | None]]) -> dict[str, Any]:
     """Return of every score its values, `<name>_mean` and `<name>_std`, the standard deviation over folds (of a sample).
 
+    A score that was not finite in a fold is None there, and has no mean.
+
     >>> summary([{"accuracy": 0.5}, {"accuracy": 1.0}])
     {'accuracy': [0.5, 1.0], 'accuracy_mean': 0.75, 'accuracy_std': 0.3535533905932738}
     """
     found: dict[str, Any] = {}
     for name in rows[0]:
-        values = [math.nan if (value := row[name]) is None else value for row in rows]
-        found |= {name: values, f"{name}_mean": statistics.fmean(values), f"{name}_std": statistics.stdev(values)}
+        found[name] = values = [row[name] for row in rows]
+        finite = [value for value in values if value is not None]
+        whole = len(finite) == len(values)
+        found[f"{name}_mean"] = statistics.fmean(finite) if whole else None
+        found[f"{name}_std"] = statistics.stdev(finite) if whole else None
     return found
 
 
-def means(folds: Mapping[str, Any]) -> dict[str, float]:
+def means(folds: Mapping[str, Any]) -> dict[str, float | None]:
     """The mean of every score, by its name: what stands for the scores of a classifier that nothing is left to judge by."""
     return {name.removesuffix("_mean"): value for name, value in folds.items() if name.endswith("_mean")}
 

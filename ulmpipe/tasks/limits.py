@@ -42,9 +42,7 @@ class TokenizePlan:
 def disk_needed(plan: Plan) -> int:
     """Bytes that the files of a run take at their peak, about."""
     pieces = [piece for unit in plan.units for piece in unit]
-    n_bytes = sum(
-        piece.n_bytes * (TEXT_PER_COMPRESSED_BYTE if is_compressed(Path(piece.path)) else 1) for piece in pieces
-    )
+    n_bytes = sum(piece.n_bytes * (TEXT_PER_COMPRESSED_BYTE if is_compressed(piece.path) else 1) for piece in pieces)
     return round(DISK_PER_BYTE * n_bytes)
 
 

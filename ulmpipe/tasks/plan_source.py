@@ -10,7 +10,7 @@ from ..config import TokenizeConfig
 from ..errors import ConfigError, SourceError
 from ..text.named import HUB, PACKAGED, find_split, is_name
 from ..text.pieces import FORMATS, Columns
-from ..text.remote import is_url
+from ..text.remote import is_url, without_query
 from ..text.source import (
     Plan,
     is_saved_dataset,
@@ -25,10 +25,11 @@ from ..text.store import is_store
 
 
 def source_name(source: str) -> str:
-    """A short name for a SOURCE: what default outputs are called. `corpus/` -> corpus, `a/b.csv.gz` -> b."""
+    """A short name for a SOURCE: what default outputs are called. `tickets.2024/` -> tickets.2024, `a/b.csv.gz` -> b."""
     if is_name(source) and not Path(source).exists():
         return source.removeprefix("hf:").replace("/", "-").replace(":", "-")
-    return Path(source).resolve().name.split(".")[0] or "corpus"
+    path = Path(without_query(source)).resolve()
+    return (path.name if path.is_dir() else path.name.split(".")[0]) or "corpus"
 
 
 def columns_of(config: TokenizeConfig) -> Columns:

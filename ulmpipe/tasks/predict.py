@@ -54,13 +54,14 @@ class Prediction:
         """How a notebook shows it: the labels, and the text, or with `explain` its words, those that mattered marked."""
         from markupsafe import escape
 
-        from ..reports.page import MARKS, shown_words
+        from ..reports import MARKS
+        from ..reports.page import shown_words
 
         labels = ", ".join(self.labels) or f"none (nearest: {self.label})"
         shown = escape(self.text)
         if self.words is not None:
             shown = shown_words(shares(self.words))
-        return f"<style>{MARKS.read_text()}</style><p><b>{escape(labels)}</b> {self.probability:.3f}<br>{shown}</p>"
+        return f"<style>{MARKS.read_text(encoding='utf-8')}</style><p><b>{escape(labels)}</b> {self.probability:.3f}<br>{shown}</p>"
 
 
 def strongest(words: Words, n: int = 5) -> Words:
@@ -101,6 +102,8 @@ class Predictor:
             raise UlmpipeError(
                 f"predict needs a classifier, and this is a {pretrained.kind}: finetune makes a classifier of it"
             )
+        if tables is not None and not Path(tables).exists():
+            raise ConfigError(f"--tables {tables} does not exist: tokenize --tables {tables} writes it")
         self.device = next(pretrained.model.parameters()).device
         check_precision(precision, self.device)
         self.precision, self.dtype, self.forget = precision, DTYPES[precision], forget

@@ -120,6 +120,8 @@ def dry_run(
     if is_there:
         notes.append(f"{out or folder} holds tokens already: they stay where texts and settings are the same, else they are replaced")  # fmt: skip
     try:
+        _check_tables(config, None)
+        _recipe_and_vocab(config, None, None)
         check_room(plan, folder, force=config.force)
     except UlmpipeError as err:
         notes.append(f"a run would be refused: {err}")

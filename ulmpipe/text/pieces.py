@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
-from .remote import Stamp, is_url, look, open_url, read_range
+from .remote import Stamp, is_url, look, open_url, read_range, without_query
 
 FORMATS = {
     ".txt": "lines",  # a file by itself: one document a line, as `datasets` reads it; in a folder: one document a file
@@ -86,20 +86,24 @@ class Columns:
     separator: str | None = None  # between the labels of a document that may have several; None: it has one
 
 
-def split_suffixes(path: Path) -> tuple[str, str]:
-    """`reviews.csv.gz` -> (".csv", ".gz"); the second is "" where the file is not compressed."""
-    suffixes = [s.lower() for s in path.suffixes[-2:]]
+def split_suffixes(path: Path | str) -> tuple[str, str]:
+    """`reviews.csv.gz` -> (".csv", ".gz"); the second is "" where the file is not compressed.
+
+    >>> split_suffixes("https://host/reviews.CSV?signed=a/b.c")
+    ('.csv', '')
+    """
+    suffixes = [s.lower() for s in Path(without_query(str(path))).suffixes[-2:]]
     if suffixes and suffixes[-1] in COMPRESSIONS:
         return (suffixes[0] if len(suffixes) == 2 else "", suffixes[-1])
     return (suffixes[-1] if suffixes else "", "")
 
 
-def file_format(path: Path) -> str | None:
+def file_format(path: Path | str) -> str | None:
     """The value of FORMATS for a path, or None for another kind of file."""
     return FORMATS.get(split_suffixes(path)[0])
 
 
-def is_compressed(path: Path) -> bool:
+def is_compressed(path: Path | str) -> bool:
     """Whether the name ends in a compression that `documents.py` can read."""
     return split_suffixes(path)[1] != ""
 
@@ -120,7 +124,7 @@ def file_stamp(path: str | Path) -> Stamp | None:
 
 def open_bytes(path: str) -> IO[bytes]:
     """Open a file, or a URL, for reading bytes, decompressing by its ending."""
-    ending = split_suffixes(Path(path))[1]
+    ending = split_suffixes(path)[1]
     file = open_url(path) if is_url(path) else path
     if ending == ".zst":
         import pyarrow as pa  # and not zstandard, which takes a cut tail for the end

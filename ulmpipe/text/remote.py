@@ -42,6 +42,15 @@ def is_url(path: str) -> bool:
     return URL.match(path) is not None
 
 
+def without_query(url: str) -> str:
+    """A URL of the web without what is signed; anything else, where a name may have a `?`, as it is.
+
+    >>> without_query("https://host/a.csv?sig=b/c"), without_query("s3://bucket/why?.csv")
+    ('https://host/a.csv', 's3://bucket/why?.csv')
+    """
+    return url.partition("?")[0] if url.startswith(("http://", "https://")) else url
+
+
 def file_system(url: str) -> "tuple[AbstractFileSystem, str]":
     """The file system of a URL, and what it calls its path. Raises `SourceError` for one that is unknown, or not installed."""
     if "::" in url:
@@ -65,7 +74,7 @@ def look(url: str) -> RemoteFile | None:
         raise
     except Exception:  # each file system has errors of its own for what is not there, or not allowed
         return None
-    return None if info["type"] == "directory" else _remote_file(url.rsplit("/", 1)[-1], url, info)
+    return None if info["type"] == "directory" else _remote_file(without_query(url).rsplit("/", 1)[-1], url, info)
 
 
 def list_files(url: str) -> list[RemoteFile]:

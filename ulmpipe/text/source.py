@@ -10,6 +10,7 @@ import errno
 import hashlib
 import os
 import stat
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -110,12 +111,12 @@ def _plan_tables(found: Iterable[Found], columns: Columns, unit_bytes: int) -> P
     pieces: list[Piece] = []
     files: list[tuple[str, str]] = []
     for file in found:
-        format = file_format(Path(file.name))
+        format = file_format(file.name)
         if format is None:
             raise SourceError(
                 f"{file.path} is of an unknown kind, expected {' '.join(FORMATS)} (or these with {' '.join(COMPRESSIONS)})"
             )
-        if format in ("parquet", "arrow") and is_compressed(Path(file.name)):
+        if format in ("parquet", "arrow") and is_compressed(file.name):
             raise SourceError(f"{file.path}: a {format} file can't be read compressed as a whole: decompress it first")
         if format == "arrow" and is_url(file.path):  # each unit would read all that comes before it
             raise SourceError(f"{file.path}: an Arrow file can't be read from afar: write parquet, or copy it first")
@@ -129,7 +130,7 @@ def _plan_tables(found: Iterable[Found], columns: Columns, unit_bytes: int) -> P
 def cut_file(whole: Piece, unit_bytes: int) -> list[Piece]:
     """Cut one file at places where a document ends."""
     format = whole.format
-    if is_compressed(Path(whole.path)):
+    if is_compressed(whole.path):
         return [whole]  # a compressed stream has no places to start from: it is one unit, read by one worker
     if format == "csv" or format == "tsv":
         return _cut_csv(whole, unit_bytes)
@@ -230,11 +231,15 @@ def _plan_found(
     extensions: tuple[str, ...],
     unit_bytes: int,
 ) -> Plan:
-    texts = [file for file in files if split_suffixes(Path(file.name))[0] in extensions]
+    texts = [file for file in files if split_suffixes(file.name)[0] in extensions]
     if not texts:
-        tables = [file for file in files if file_format(Path(file.name)) in (*TABLES, "articles")]
-        if len({file_format(Path(file.name)) for file in tables}) == 1:
-            tables = [file._replace(name=Path(file.path).name) for file in tables]
+        tables = [file for file in files if file_format(file.name) in (*TABLES, "articles")]
+        if len({file_format(file.name) for file in tables}) == 1:
+            names = Counter(Path(file.name).name for file in tables)  # without folders, where that tells them apart
+            tables = [
+                file._replace(name=Path(file.name).name) if names[Path(file.name).name] == 1 else file
+                for file in tables
+            ]
             return replace(_plan_tables(tables, columns, unit_bytes), notes=tuple(notes))
         found = ", ".join(sorted({Path(name).suffix or Path(name).name for name, *_ in files})[:5]) or "nothing"
         raise SourceError(f"no documents found under {where}: looked for {' '.join(extensions)}, found {found}")
@@ -333,7 +338,7 @@ def plan_url(
     Raises `SourceError` also for a token store, which is mapped and so must lie on this machine.
     """
     columns = columns or Columns()
-    if file_format(Path(url)) and (file := look(url)):
+    if file_format(url) and (file := look(url)):
         return _plan_tables([_found(file)], columns, unit_bytes)
     files = sorted(file._replace(name=storable_name(file.name)) for file in list_files(url))
     if not files and (file := look(url)):

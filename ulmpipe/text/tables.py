@@ -205,23 +205,34 @@ class ParquetReader:
         import pyarrow.parquet as pq
 
         self.path, self.names = path, names
-        self.metadata = pq.read_metadata(_parquet(path))
+        metadata = pq.read_metadata(_parquet(path))
+        self.n_rows = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
         self._begin(0)
 
     def _begin(self, row: int) -> None:
         """Begin with the row group that holds a row."""
         import pyarrow.parquet as pq
 
-        self.at, groups = 0, list(range(self.metadata.num_row_groups))
-        while groups and self.at + self.metadata.row_group(groups[0]).num_rows <= row:
-            self.at += self.metadata.row_group(groups.pop(0)).num_rows
+        group, self.at = self._group_of(row)
+        groups = list(range(group, len(self.n_rows)))
         file = pq.ParquetFile(_parquet(self.path), memory_map=True)
         self.rest = file.iter_batches(ROWS_A_BATCH, row_groups=groups, columns=list(self.names))
         self.batch: pa.RecordBatch | None = None  # the one that was read last; `at` is its first row
 
+    def _group_of(self, row: int) -> tuple[int, int]:
+        """The row group that holds a row, or the end, and its first row."""
+        first = 0
+        for group, n_rows in enumerate(self.n_rows):
+            if row < first + n_rows:
+                return group, first
+            first += n_rows
+        return len(self.n_rows), first
+
     def batches(self, piece: Piece) -> Iterator[tuple[int, "pa.RecordBatch"]]:
         """Batches that hold the rows of a piece, each with the number of its first row."""
-        if piece.begin < self.at:
+        if piece.begin < self.at or self._group_of(piece.begin) > self._group_of(
+            self.at
+        ):  # back, or past what none needs
             self._begin(piece.begin)
         while self.at < (piece.end or 0):
             if self.batch is None:
