@@ -18,7 +18,7 @@ from ulmpipe.train.params import Group, adam
 
 from .augment import Augment
 from .data import ImageData, Stats, channel_stats
-from .mixup import MixUp, smooth_cross_entropy
+from .mixup import MixUp
 from .xresnet import build
 
 MOMS = (0.95, 0.85, 0.95)  # of the lesson's one cycle for pictures
@@ -67,7 +67,7 @@ def cnn_learner(
         model,
         train_dl,
         valid_dl,
-        loss_fn=loss_fn or (partial(smooth_cross_entropy, eps=smooth) if smooth else F.cross_entropy),
+        loss_fn=loss_fn or (partial(F.cross_entropy, label_smoothing=smooth) if smooth else F.cross_entropy),
         groups=groups,
         opt_fn=opt_fn,
         weight_decay=weight_decay,

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.distributions import Beta
-from torch.nn import functional as F
 
 from ulmpipe.train import Callback
 
@@ -21,14 +20,6 @@ if TYPE_CHECKING:
     from ulmpipe.train import Learner
 
 Reduction = Literal["mean", "sum", "none"]
-
-
-def smooth_cross_entropy(pred: Tensor, target: Tensor, *, eps: float = 0.1, reduction: Reduction = "mean") -> Tensor:
-    """Return `(1 - eps)` of the cross entropy and `eps` of its mean over all classes: no target is ever quite certain.
-
-    pred: (B, C) float, target: (B,) int64. Returns (), or (B,) with reduction "none".
-    """
-    return F.cross_entropy(pred, target, label_smoothing=eps, reduction=reduction)
 
 
 def draw_lam(n: int, alpha: float, device: torch.device | str = "cpu") -> Tensor:

@@ -45,10 +45,10 @@ class Unit:
 
     def read(self) -> list[bytes | None]:
         """Return the encoded pictures; None where there is none, or the file can't be read."""
-        if self.column == DIGITS:
-            return list(digits()[0])
         if self.files:
             return [_read_file(self.path / name) for name in self.files]
+        if self.path == Path(DIGITS):  # a table has an ending
+            return list(digits()[0])
         cells = _read_batch(self.path, self.batch, [self.column])[self.column].to_pylist()
         return [_bytes_of(value, self.path.parent) for value in cells]
 
@@ -79,7 +79,8 @@ class Plan:
 
 def source_name(source: str) -> str:
     """Return what outputs are called after: the last part of a path, or the name."""
-    return Path(source.rstrip("/")).stem or "pictures"
+    path = Path(source.rstrip("/"))
+    return (path.name if path.is_dir() else path.stem) or "pictures"
 
 
 def find_source(source: str, split: str = "train", *, image_column: str = "", label_column: str = "") -> Plan | None:
@@ -121,7 +122,7 @@ def _named(name: str, split: str, columns: tuple[str, str]) -> Plan | None:
 def _from_digits() -> Plan:
     encoded, labels = digits()
     names = [f"{DIGITS}[{n}]" for n in range(len(encoded))]
-    unit = Unit(0, len(encoded), Path(DIGITS), column=DIGITS)
+    unit = Unit(0, len(encoded), Path(DIGITS))
     return Plan(names, labels, [str(n) for n in range(10)], [unit], [[DIGITS, len(encoded)]])
 
 
@@ -177,9 +178,19 @@ def printable(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def read_file(path: Path) -> bytes:
+    """Return the bytes of a picture's file. Raises `OSError` where it can't be read, is no plain file, or larger than any picture."""
+    found = path.stat()
+    if not path.is_file():  # a pipe would be waited for, and a device has no end
+        raise OSError("it is no plain file")
+    if found.st_size > MAX_BYTES:
+        raise OSError(f"it has {found.st_size:,} bytes, expected {MAX_BYTES:,} at most")
+    return path.read_bytes()
+
+
 def _read_file(path: Path) -> bytes | None:
-    try:  # no pipe and no device, whatever a table may name
-        return path.read_bytes() if path.is_file() and path.stat().st_size <= MAX_BYTES else None
+    try:
+        return read_file(path)
     except (OSError, ValueError):  # a table may name a path with a null in it
         return None
 

@@ -26,7 +26,7 @@ from ulmpipe.console import log, progress
 from ulmpipe.errors import OutputInUseError, SourceError, StoreError
 
 from .decode import PictureError, decode, natural_side
-from .source import UNIT_PICTURES, Plan, Unit
+from .source import UNIT_PICTURES, Plan, Unit, read_file
 
 KIND, FORMAT_VERSION = "picture store", 1
 PIXELS_FILE, PICTURES_FILE = "pixels.bin", "pictures.json"
@@ -199,7 +199,7 @@ def decode_all(sources: Sequence[Path | bytes | None], side: int) -> tuple[Pixel
     reasons: dict[int, str] = {}
     for k, source in enumerate(sources):
         try:
-            data = source.read_bytes() if isinstance(source, Path) else source
+            data = read_file(source) if isinstance(source, Path) else source
             if data is None:
                 raise PictureError("it can't be read")
             pixels[k] = decode(data, side)

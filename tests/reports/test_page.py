@@ -39,6 +39,17 @@ def test_a_page_needs_nothing_else(tmp_path: Path):
     assert not re.search(r"@import|url\((?!#)", page)
 
 
+@pytest.mark.parametrize("name", ["metrics.jsonl", "steps.jsonl", "layers.jsonl"])
+@pytest.mark.parametrize(
+    "line", [b"5", b"\xff", b"[1]", b'{"phase": "a", "step": "x", "loss": "y", "lr": [], "seconds": {}}']
+)
+def test_logs_that_no_training_writes_are_one_line(tmp_path: Path, name: str, line: bytes):
+    folder = make_run(tmp_path / "imdb")
+    (folder / name).write_bytes(line + b"\n" + line + b"\n")
+    with pytest.raises(StoreError, match="has a report.json, or curves, that no training writes"):
+        one_page(read_run(folder))
+
+
 def test_what_files_say_is_escaped(tmp_path: Path):
     page = one_page(read_run(make_run(tmp_path / "imdb")))
     assert "<script" not in page and page.count("alert(1)") > 8  # it is all there, as text

@@ -150,6 +150,13 @@ def test_keep_says_how_many_stay(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-11", "checkpoint-12"]
 
 
+def test_a_longer_fit_that_was_here_before_is_not_resumed_from(tmp_path):
+    for n_epochs in (3, 2):
+        regressor().fit(n_epochs, callbacks=[Checkpoint(tmp_path, keep=2)])
+    assert latest_checkpoint(tmp_path) == tmp_path / "checkpoint-8"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-4", "checkpoint-8"]
+
+
 def test_latest_of_nothing_is_none(tmp_path):
     assert latest_checkpoint(tmp_path) is None
     assert latest_checkpoint(tmp_path / "absent") is None

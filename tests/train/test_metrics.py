@@ -17,7 +17,7 @@ from ulmpipe.train import (
     perplexity,
     probabilities,
 )
-from ulmpipe.train.metrics import WeightedMean, counted_f1_macro, finite_row
+from ulmpipe.train.metrics import Metrics, WeightedMean, counted_f1_macro, finite_row
 
 
 @pytest.fixture
@@ -103,3 +103,8 @@ def test_probabilities_are_those_that_the_loss_stands_for():
     torch.testing.assert_close(F.binary_cross_entropy(p, p), F.binary_cross_entropy_with_logits(scores, p))
     with pytest.raises(ValueError, match="what mse_loss takes scores for is not known"):
         probabilities(scores, F.mse_loss)
+
+
+def test_two_metrics_of_one_name_are_refused():
+    with pytest.raises(ValueError, match="several metrics are called accuracy: give each a __name__ of its own"):
+        Metrics([accuracy, accuracy])

@@ -1,6 +1,7 @@
 """A training is a list of phases; it goes on in the phase where it was stopped, and never over one that did not finish."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,10 @@ def test_resumed_phases_end_where_an_uninterrupted_run_ends(tmp_path: Path, n_st
 def test_resume_without_a_checkpoint_begins(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     run(make_learner(), [FIRST], tmp_path, resume=True)
     assert "has no checkpoint to resume from: starting from the beginning" in capsys.readouterr().err
+    steps = (tmp_path / "steps.jsonl").read_text()
+    shutil.rmtree(tmp_path / "checkpoint-5")
+    run(make_learner(), [FIRST], tmp_path, resume=True)
+    assert len((tmp_path / "steps.jsonl").read_text().splitlines()) == len(steps.splitlines())  # of this run alone
 
 
 def test_resume_with_other_options_names_each(tmp_path: Path):

@@ -1,6 +1,7 @@
 """`evaluate` and `predict`: the numbers of known predictions, and one line for each picture that can't be read."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -146,3 +147,9 @@ def test_sources_and_models_that_do_not_fit(network: TrainedNetwork, tmp_path: P
 def test_predictions_can_be_written_as_json(network: TrainedNetwork):
     (prediction,) = predict(network.net, [next((network.shapes / "val").rglob("*.png"))], device="cpu")
     assert json.loads(json.dumps(prediction.__dict__))["label"] == prediction.label
+
+
+def test_what_is_no_plain_file_is_not_waited_for(network: TrainedNetwork, tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe.png")
+    (said,) = predict(network.net, [tmp_path / "pipe.png"], device="cpu")
+    assert said.reason == "it is no plain file"

@@ -11,11 +11,11 @@ from train.conftest import scaler_alone as scaler_alone
 from train.toy import same, values_of
 
 from ulmpipe.errors import ConfigError
-from ulmpipe.train import DebugCallback, Learner, MixedPrecision, check_precision
+from ulmpipe.train import DebugCallback, Learner, MixedPrecision, check_precision, probabilities
 from vision.augment import Augment
 from vision.data import Stats, channel_stats
 from vision.learner import MOMS, cnn_learner
-from vision.mixup import MixUp, smooth_cross_entropy
+from vision.mixup import MixUp
 from vision.transfer import adapt, bn_splitter
 from vision.xresnet import XResNet
 
@@ -50,9 +50,10 @@ def test_callbacks_are_those_that_were_asked_for():
 
 def test_loss_is_smoothed_cross_entropy_unless_it_is_given():
     pred, target = torch.randn(6, 2), torch.tensor([0, 1, 1, 0, 1, 0])
-    ref = smooth_cross_entropy(pred, target, eps=0.1)
+    ref = F.cross_entropy(pred, target, label_smoothing=0.1)
     assert torch.equal(learner().loss_fn(pred, target), ref)
     assert torch.equal(learner(smooth=0.0).loss_fn(pred, target), F.cross_entropy(pred, target))
+    assert torch.equal(probabilities(pred, learner().loss_fn), pred.softmax(-1))
     own = partial(F.cross_entropy, weight=torch.tensor([1.0, 2.0]))
     learn = learner(loss_fn=own, mixup=0.4)
     assert learn.loss_fn is own

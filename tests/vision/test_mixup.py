@@ -16,9 +16,12 @@ from torch.nn import functional as F
 from train.toy import Raise, same, values_of
 
 from ulmpipe.train import CancelFit, Checkpoint, DebugCallback, Learner, latest_checkpoint
-from vision.mixup import MixUp, Reduction, draw_lam, mixup_batch, mixup_loss, smooth_cross_entropy
+from vision.mixup import MixUp, Reduction, draw_lam, mixup_batch, mixup_loss
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+SMOOTHED = partial(F.cross_entropy, label_smoothing=0.1)
 
 
 def drawn(n: int, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -82,7 +85,7 @@ def test_shares_are_those_of_a_folded_beta(alpha: float, rng: np.random.Generato
 @given(n=st.integers(1, 9), eps=st.floats(0, 1))
 def test_smoothing_is_the_lessons(reduction: Reduction, n: int, eps: float):
     pred, target = examples(n)
-    comp = smooth_cross_entropy(pred, target, eps=eps, reduction=reduction)
+    comp = F.cross_entropy(pred, target, label_smoothing=eps, reduction=reduction)
     ref = reference.lesson_label_smoothing(pred.double().numpy(), target.numpy(), eps, reduction)
     np.testing.assert_allclose(comp.numpy(), ref, rtol=1e-4, atol=1e-5)
 
@@ -92,7 +95,7 @@ def test_mixup_of_smoothed_losses_is_cross_entropy_with_soft_labels():
     sure = F.one_hot(target, 5).float()
     soft = lam[:, None] * sure + (1 - lam[:, None]) * sure[perm]
     ref = F.cross_entropy(pred, (1 - eps) * soft + eps / 5)
-    torch.testing.assert_close(mixup_loss(partial(smooth_cross_entropy, eps=eps), pred, target, lam, perm), ref)
+    torch.testing.assert_close(mixup_loss(partial(F.cross_entropy, label_smoothing=eps), pred, target, lam, perm), ref)
 
 
 # ---- in a learner ---------------------------------------------------------------------------------------------------
@@ -114,9 +117,9 @@ def test_training_batches_are_mixed_and_their_losses():
     lam, perm = drawn(BATCH, seed=3)
     inputs, pred, target, loss = told[0]
     torch.testing.assert_close(inputs, mixup_batch(plain[0], lam, perm))
-    torch.testing.assert_close(loss.detach(), mixup_loss(smooth_cross_entropy, pred, target, lam, perm))
+    torch.testing.assert_close(loss.detach(), mixup_loss(SMOOTHED, pred, target, lam, perm))
     assert torch.equal(told[1][0], plain[1])  # of the validation
-    torch.testing.assert_close(told[1][3], smooth_cross_entropy(told[1][1], told[1][2]))
+    torch.testing.assert_close(told[1][3], SMOOTHED(told[1][1], told[1][2]))
 
 
 def test_validation_is_as_without_mixup():

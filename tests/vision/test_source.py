@@ -228,6 +228,11 @@ def test_large_binary_and_a_table_without_labels(tmp_path: Path):
     assert encoded(plan) == PICTURES and plan.labels.tolist() == [-1] * N and plan.classes == []
 
 
+def test_a_column_called_digits_holds_the_pictures_of_its_table(tmp_path: Path):
+    write_parquet(tmp_path / "a.parquet", pa.table({"digits": PICTURES}))
+    assert encoded(found(tmp_path / "a.parquet", image_column="digits")) == PICTURES
+
+
 def test_columns_of_other_names_are_asked_for(tmp_path: Path):
     write_parquet(tmp_path / "a.parquet", pa.table({"photo": PICTURES, "breed": LABELS, "label": [1] * N}))
     plan = found(tmp_path / "a.parquet", image_column="photo", label_column="breed")

@@ -33,7 +33,7 @@ MAX_LAYER_ROWS = 300  # in the chart of layers, evenly spread: more makes a larg
 
 
 @dataclass(frozen=True)
-class Run:
+class RunFolder:
     """What the files of a run folder say."""
 
     name: str
@@ -43,15 +43,16 @@ class Run:
     steps: list[dict[str, Any]]  # rows of steps.jsonl, counted on over all phases
 
 
-def read_run(folder: Path | str) -> Run:
-    """Read a run folder. Raises `StoreError` where it has no report.json."""
+def read_run(folder: Path | str) -> RunFolder:
+    """Read a run folder. Raises `StoreError` where it has no report.json, or its files say what no training writes."""
     folder = Path(folder)
     facts = Facts.load(folder)
-    epochs = [row for row in read_curve([folder / CURVE_FILE]) if {"phase", "step"} <= row.keys()]
-    path = folder / STEPS_FILE
-    rows = read_rows(path) if path.is_file() else []
-    steps = charts.joined_steps([row for row in rows if {"phase", "step", "loss", "lr"} <= row.keys()])
-    return Run(_name_of(folder.resolve()), folder, facts, epochs, steps)
+    with _whatever_files_say(folder):
+        epochs = [row for row in read_curve([folder / CURVE_FILE]) if {"phase", "step"} <= row.keys()]
+        path = folder / STEPS_FILE
+        rows = read_rows(path) if path.is_file() else []
+        steps = charts.joined_steps([row for row in rows if {"phase", "step", "loss", "lr"} <= row.keys()])
+    return RunFolder(_name_of(folder.resolve()), folder, facts, epochs, steps)
 
 
 def _name_of(folder: Path) -> str:
@@ -77,13 +78,13 @@ def write_report(folder: Path | str) -> Path:
     return path
 
 
-def one_page(run: Run) -> str:
+def one_page(run: RunFolder) -> str:
     """The page of one run. Raises `StoreError` where its files say what no training writes."""
     with _whatever_files_say(run.folder):
         return _one_page(run)
 
 
-def _one_page(run: Run) -> str:
+def _one_page(run: RunFolder) -> str:
     drawn = {"losses": "", "schedule": "", "lengths": "", "layers": ""}
     if run.steps or run.epochs:
         drawn["losses"] = charts.to_svg(lambda: charts.losses({run.name: (run.steps, run.epochs)}), f"{run.name}: loss over training steps")  # fmt: skip
@@ -99,13 +100,13 @@ def _one_page(run: Run) -> str:
     return _render("run", run=run, facts=run.facts, charts=drawn, pictures=pictures)
 
 
-def compare_page(runs: Sequence[Run]) -> str:
+def compare_page(runs: Sequence[RunFolder]) -> str:
     """The page of several runs: what was reached, which options were others, and their curves over one another."""
     with _whatever_files_say(runs[0].folder.parent):
         return _compare_page(runs)
 
 
-def _compare_page(runs: Sequence[Run]) -> str:
+def _compare_page(runs: Sequence[RunFolder]) -> str:
     names = _apart(runs)
     curves = {name: (run.steps, run.epochs) for name, run in zip(names, runs, strict=True)}
     drawn = charts.to_svg(lambda: charts.losses(curves), "losses of all runs over training steps")
@@ -115,7 +116,7 @@ def _compare_page(runs: Sequence[Run]) -> str:
     return _render("compare", runs=dict(zip(names, runs, strict=True)), results=results, others=others, chart=drawn)
 
 
-def _apart(runs: Sequence[Run]) -> list[str]:
+def _apart(runs: Sequence[RunFolder]) -> list[str]:
     """Names that are different: by the folder alone where that is enough, else by its path."""
     short = [run.name for run in runs]
     return short if len(set(short)) == len(short) else [str(run.folder) for run in runs]
@@ -209,7 +210,7 @@ def shown_words(words: Sequence[tuple[str, float]]) -> Any:
     return Markup(" ".join(parts))
 
 
-def check_runs(folders: Sequence[str | Path]) -> list[Run]:
+def check_runs(folders: Sequence[str | Path]) -> list[RunFolder]:
     """Read all run folders. Raises `UlmpipeError` that names every one that has no report."""
     runs, wrong = [], []
     for folder in folders:

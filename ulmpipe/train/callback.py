@@ -64,7 +64,7 @@ class CancelEpoch(Exception):
 
 
 class CancelBatch(Exception):
-    """Raised by a hook: leave out the rest of this batch; gradients there are stay (gradient accumulation)."""
+    """Raised by a hook: leave out the rest of this batch; gradients there are stay, to accumulate (not in fp16, which scales them)."""
 
 
 class CancelStep(Exception):

@@ -46,7 +46,7 @@ _NAME = re.compile(r"checkpoint-(\d+)(\.old)?")
 def save_checkpoint(
     learn: Learner, folder: Path, *, extra: dict | None = None, position: tuple[int, int] | None = None, keep: int = 1
 ) -> Path:
-    """Write `folder/checkpoint-<step>` and remove all but the newest `keep`; return its path.
+    """Write `folder/checkpoint-<step>` and remove all but the newest `keep`, and those of more steps; return its path.
 
     `position` is `(epoch, next batch)` where the fit is to go on, by default where it stands. `extra` is kept in
     `state.json` for the caller.
@@ -83,7 +83,9 @@ def _write(
         os.replace(stage, path)
         durable.fsync_folder(folder)
     _remove(aside)
-    for other in [other for other in _candidates(folder) if other != path][keep - 1 :]:
+    older = [other for other in _candidates(folder) if other != path]
+    of_another_fit = [other for other in older if _step(other) > _step(path)]
+    for other in of_another_fit + older[len(of_another_fit) + keep - 1 :]:
         _remove(other)
 
 
@@ -180,8 +182,12 @@ class Checkpoint(Callback):
 
 def _candidates(folder: Path) -> list[Path]:
     """Return all folders named as checkpoints, newest first."""
-    named = [(match, path) for path in folder.glob("checkpoint-*") if (match := _NAME.fullmatch(path.name))]
-    return [path for _, path in sorted(named, key=lambda pair: (-int(pair[0][1]), bool(pair[0][2])))]
+    named = [path for path in folder.glob("checkpoint-*") if _NAME.fullmatch(path.name)]
+    return sorted(named, key=lambda path: (-_step(path), path.suffix == ".old"))
+
+
+def _step(path: Path) -> int:
+    return int(path.name.removeprefix("checkpoint-").removesuffix(".old"))
 
 
 def _remove(path: Path) -> None:

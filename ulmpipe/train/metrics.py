@@ -128,7 +128,10 @@ class Metrics(Callback):
 
     def __init__(self, metrics: Sequence[Metric | Counted] = ()):
         means = [metric for metric in metrics if not isinstance(metric, Counted)]
-        self.functions = {getattr(function, "__name__", type(function).__name__): function for function in means}
+        names = [getattr(function, "__name__", type(function).__name__) for function in means]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"several metrics are called {', '.join(sorted(twice))}: give each a __name__ of its own")
+        self.functions = dict(zip(names, means, strict=True))
         self.counted = [metric for metric in metrics if isinstance(metric, Counted)]
         self.counts: dict[str, Tensor] = {}
         self.train_loss = WeightedMean()

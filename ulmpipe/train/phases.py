@@ -16,6 +16,7 @@ from typing import Any
 from ..console import log
 from ..durable import MANIFEST, read_json
 from ..errors import ConfigError, UlmpipeError
+from ..journal import CURVE_FILE
 from .callback import Callback
 from .checkpoint import Checkpoint, latest_checkpoint
 from .hooks import LOG_NAME, PLOT_NAME, LayerStats
@@ -26,10 +27,9 @@ from .parallel import DataParallel, first_then_others, is_first
 from .progress import STEPS_FILE, MetricsLog, Progress, StepLog
 from .tensorboard import TENSORBOARD_FOLDER, TensorBoardLog
 
-METRICS_FILE = "metrics.jsonl"
 FACTS_FILE, PAGE_FILE = "report.json", "report.html"  # what is made of it in the end: ../reports
 # What a training writes beside its checkpoints.
-LOGS = (METRICS_FILE, STEPS_FILE, LOG_NAME, PLOT_NAME, FACTS_FILE, PAGE_FILE)
+LOGS = (CURVE_FILE, STEPS_FILE, LOG_NAME, PLOT_NAME, FACTS_FILE, PAGE_FILE)
 PCT_START = 0.3  # of a phase, in which the learning rate rises
 
 
@@ -69,6 +69,8 @@ def run_phases(
         if not resume:
             start_over(out)
         resume_path, first = _find_resume(phases, options, out) if resume else (None, 0)
+        if resume_path is None:
+            _clear_logs(out)
     n_targets = training_s = 0.0
     for number, phase in enumerate(phases[first:], first):
         learn.freeze_to(phase.freeze_to)
@@ -100,7 +102,7 @@ def _writers(name: str, out: Path, chance: float | None, tensorboard: bool) -> l
     extra = {"phase": name}
     return [
         Progress(name),
-        MetricsLog(out / METRICS_FILE, extra=extra),
+        MetricsLog(out / CURVE_FILE, extra=extra),
         StepLog(out / STEPS_FILE, extra=extra),
         LayerStats(out, chance=chance, extra=extra),
         *([TensorBoardLog(out / TENSORBOARD_FOLDER / name)] if tensorboard else []),
@@ -137,6 +139,10 @@ def start_over(out: Path) -> None:
     check_finished(out)
     for old in out.glob("checkpoint-*"):
         shutil.rmtree(old)
+    _clear_logs(out)
+
+
+def _clear_logs(out: Path) -> None:
     for name in LOGS:
         (out / name).unlink(missing_ok=True)
     shutil.rmtree(out / TENSORBOARD_FOLDER, ignore_errors=True)
