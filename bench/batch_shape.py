@@ -26,8 +26,8 @@ from ulmpipe.config import PretrainConfig
 from ulmpipe.models import LM_DROPOUTS, SIZES, LanguageModel, scaled_dropouts
 from ulmpipe.options import make_config
 from ulmpipe.tasks.corpus import Corpus, open_corpus
-from ulmpipe.tasks.phases import language_model_learner, seed_everything
 from ulmpipe.tasks.pretrain import LR
+from ulmpipe.tasks.training import language_model_learner, seed_everything
 from ulmpipe.text.batches import Docs, LMBatches
 from ulmpipe.train import Learner
 from ulmpipe.train.metrics import perplexity

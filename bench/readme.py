@@ -39,8 +39,8 @@ LEFT_OUT = {
     "pip install": "installs",
     "ulmpipe tokenize s3://": "needs a bucket; tests/tasks/test_upload.py has other URLs",
     "ulmpipe push models/reviews me/reviews --license apache-2.0 --dry-run": "",
-    "ulmpipe push": "needs an account; tests/tasks/test_hub.py has a hub of its own",
-    "ulmpipe predict me/reviews": "needs an account; tests/tasks/test_hub.py has a hub of its own",
+    "ulmpipe push": "needs an account; tests/tasks/test_push.py has a hub of its own",
+    "ulmpipe predict me/reviews": "needs an account; tests/tasks/test_push.py has a hub of its own",
     "torchrun --nnodes": "needs two machines",
 }
 STAYS = ("ulmpipe serve", "dask scheduler", "dask worker")  # run beside the others, until all are done

@@ -42,7 +42,7 @@ from ulmpipe.models import (
     WordScores,
     scaled_dropouts,
 )
-from ulmpipe.tasks.phases import CLIP, language_model_loss
+from ulmpipe.tasks.training import CLIP, language_model_loss
 from ulmpipe.text.batches import ClassifierBatches, Docs
 from ulmpipe.train import (
     Callback,

@@ -9,6 +9,7 @@ from ulmpipe import config
 from ulmpipe.config import (
     DoctorConfig,
     FinetuneConfig,
+    HeldOutConfig,
     ImportConfig,
     PretrainConfig,
     ReadConfig,
@@ -19,6 +20,7 @@ from ulmpipe.config import (
 from ulmpipe.options import BOUNDS, flag_name, make_config
 
 KINDS = [
+    HeldOutConfig,
     ReadConfig,
     TokenizeConfig,
     TrainConfig,

@@ -1,4 +1,4 @@
-"""Names of the hub; what goes over the network is tried in tests/tasks/test_hub.py, with models."""
+"""Names of the hub; what goes over the network is tried in tests/tasks/test_push.py, with models."""
 
 from pathlib import Path
 

@@ -27,17 +27,17 @@ MAY_IMPORT = {
     "hub": {"errors", "console"},
     "lean": {"console"},
     "machine": set(),
-    "journal": {"errors", "console", "machine"},
+    "journal": {"errors", "console", "durable", "machine"},
     "journal_cli": {"journal", "command"},
     "options": {"errors"},
     "config_file": {"errors", "options"},
-    "command": {"errors", "console", "options", "config_file"},
+    "command": {"errors", "console", "durable", "options", "config_file"},
     "config": {"errors", "options"},
     "models": BASE,
     "train": BASE,
     "text": BASE,
-    "reports": {*BASE, "journal", "train"},
-    "server": set(),
+    "reports": {*BASE, "journal", "options", "train"},
+    "server": {"reports"},  # its marks.css
     "tasks": {*BASE, "hub", "journal", "options", "config", "models", "train", "text", "reports", "server"},
     "cli": {*BASE, "command", "config", "tasks", "train", "machine", "journal_cli"},
     "spacy_component": {"errors", "tasks"},
@@ -150,6 +150,18 @@ def test_module_has_a_docstring_and_a_test(path: Path):
     assert (folder / f"test_{path.name}").exists()
 
 
+@pytest.mark.parametrize("package", ["ulmpipe/models", "ulmpipe/train", "ulmpipe/reports", "ulmpipe/server", "vision"])
+def test_a_package_names_all_that_is_in_it(package: str):
+    told = ast.get_docstring(ast.parse((ROOT / package / "__init__.py").read_text(encoding="utf-8"))) or ""
+    modules = {path.stem for path in (ROOT / package).glob("*.py") if not path.name.startswith("__")}
+    assert not {name for name in modules if not re.search(rf"\b{name}(\.py|`)", told)}
+
+
+def test_the_map_of_readme_names_all_there_is():
+    told = (ROOT / "README.md").read_text(encoding="utf-8").split("## The code, in reading order")[1].split("\n## ")[0]
+    assert not {path.name for path in SOURCES if not path.name.startswith("__") and path.name not in told}
+
+
 @pytest.mark.parametrize(
     "code",
     [
@@ -157,6 +169,7 @@ def test_module_has_a_docstring_and_a_test(path: Path):
         "import sys; sys.argv = ['ulmpipe', '--help']; from ulmpipe.cli import app; app(standalone_mode=False)",
         "import contextlib, sys; sys.argv = 'ulmpipe finetune x --folds 3 --valid y'.split(); from ulmpipe.cli import main\nwith contextlib.suppress(SystemExit): main()",
         "import vision",
+        "import ulmpipe.server.page",
         "import sys; sys.argv = ['vision', '--help']; from vision.__main__ import app; app(standalone_mode=False)",
     ],
 )

@@ -22,7 +22,7 @@ _MODULES = {
     "serve": "tasks.serve",
     "strongest": "tasks.predict",
     "export": "tasks.export",
-    "push": "tasks.hub",
+    "push": "tasks.push",
     "verify": "tasks.verify",
     "import_fastai": "tasks.import_fastai",
     "doctor": "tasks.doctor",

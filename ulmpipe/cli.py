@@ -237,7 +237,7 @@ def push(
     json: Json = False,
 ) -> None:  # fmt: skip
     """Write a model to the Hugging Face hub, with a page that says what it is."""
-    from .tasks.hub import push as run
+    from .tasks.push import push as run
 
     result = run(model, repo_id, private=private, license=license, dry_run=dry_run)
     names = ", ".join(f"{name} {size:,} bytes" for name, size in result.files.items())

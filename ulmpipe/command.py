@@ -5,7 +5,6 @@ cli.py, and `vision`, hold the commands; this is the skin around them.
 
 import inspect
 import json
-import math
 import os
 import shlex
 import signal
@@ -19,6 +18,7 @@ import typer
 
 from .config_file import add_config_option
 from .console import log
+from .durable import finite
 from .errors import FAILED, QUARANTINED, TERMINATED, UlmpipeError
 from .options import flag_name, make_config
 
@@ -87,8 +87,7 @@ def with_config_files(app: typer.Typer) -> Any:
 
 def print_json(value: Any) -> None:
     """One JSON object on one line of stdout; JSON knows neither NaN nor infinity, they become null."""
-    finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in value.items()}
-    typer.echo(json.dumps(finite, ensure_ascii=False, allow_nan=False))
+    typer.echo(json.dumps(finite(value), ensure_ascii=False, allow_nan=False))
 
 
 def finish(result: Any, lines: Any, *, as_json: bool, n_quarantined: int = 0) -> None:

@@ -2,14 +2,15 @@
 
     ReadConfig                how a source is read: ulmpipe evaluate
     TokenizeConfig            ulmpipe tokenize
+    HeldOutConfig             which documents are held out
     TrainConfig               what every training has in common
     PretrainConfig            ulmpipe pretrain  = tokenize + train options
     FinetuneConfig            ulmpipe finetune  = the same and its own
     ImportConfig              ulmpipe import-fastai
-    DoctorConfig              ulmpipe doctor    = the tokenize options, and how documents are held out
+    DoctorConfig              ulmpipe doctor
     ServeConfig               ulmpipe serve
 
-The only place where defaults stand. Functions below the tasks take flat arguments and never one of these.
+Where defaults stand, but for those of predicting, which are the arguments of its functions. Functions below the tasks take flat arguments and never one of these.
 """
 
 from dataclasses import dataclass
@@ -74,7 +75,17 @@ class TokenizeConfig(ReadConfig):
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class HeldOutConfig:
+    """Which documents a model is judged by."""
+
+    valid: str | None = option(None, "SOURCE of validation documents; default: some held out, by --valid-fraction")
+    valid_fraction: float = option(
+        0.1, "share of the documents that is held out without --valid (2,000 at most)", bound="between 0 and 1"
+    )
+
+
+@dataclass(frozen=True)
+class TrainConfig(HeldOutConfig):
     """How a model is trained."""
 
     batch_size: int = option(64, "documents, or streams of text, in a batch", bound="more than 0")
@@ -93,10 +104,6 @@ class TrainConfig:
     seed: int = option(0, "of everything random", bound="0 or more")
     precision: str = option("auto", "number format in training; auto: bf16, on older GPUs fp16, where processor and model are made for it", choices=("auto", "fp32", "bf16", "fp16"))  # fmt: skip
     device: str = option("auto", "auto, cpu or cuda", offered=("auto", "cpu", "cuda"))
-    valid: str | None = option(None, "SOURCE of validation documents; default: some held out, by --valid-fraction")
-    valid_fraction: float = option(
-        0.1, "share of the documents that is held out without --valid (2,000 at most)", bound="between 0 and 1"
-    )
     checkpoint_steps: int = option(
         500, "write a checkpoint every so many steps; the last one is kept", bound="more than 0"
     )
@@ -222,13 +229,9 @@ class ImportConfig:
 
 
 @dataclass(frozen=True)
-class DoctorConfig(TokenizeConfig):
+class DoctorConfig(HeldOutConfig, TokenizeConfig):
     """How finetune would read the source: the same names and defaults as its own."""
 
-    valid: str | None = option(None, "SOURCE of validation documents; default: some held out, by --valid-fraction")
-    valid_fraction: float = option(
-        0.1, "share of the documents that is held out without --valid (2,000 at most)", bound="between 0 and 1"
-    )
     seed: int = option(0, "of the documents held out", bound="0 or more")
 
 

@@ -53,12 +53,10 @@ def progress(description: str, total: float) -> Iterator[Bar]:
     global _n_open
     _n_open += 1
     try:
-        if _quiet:
+        if _quiet or _n_open > 1:
             yield _SilentBar()
         elif not sys.stderr.isatty():
             yield _PlainBar(description, total)
-        elif _n_open > 1:
-            yield _SilentBar()
         else:
             with _LateBar(description, total) as bar:
                 yield bar

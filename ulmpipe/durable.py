@@ -6,6 +6,7 @@ A folder is finished by its `manifest.json`, written last: a folder without one 
 
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -19,6 +20,7 @@ from .errors import OutputInUseError, StoreError, UlmpipeError
 
 MANIFEST = "manifest.json"
 LOCK = ".lock"
+CURVE_FILE = "metrics.jsonl"  # of a training: a row an epoch; the journal, the page and train/ know it
 STAGING_PREFIX, DONE_PREFIX = ".staging-", ".done-"  # of a run in hand; of what is done of a run (text/done.py)
 PART_SUFFIX = ".part"  # of a file that is being written
 FILE_NAME = re.compile(r"[a-z0-9_-][a-z0-9._-]*")  # a manifest may name nothing outside its folder
@@ -30,6 +32,19 @@ def sha256_of(path: Path) -> str:
     """Hex digest of a file, read in blocks (1.4 GB/s a core)."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def finite(value: Any) -> Any:
+    """The same with None for NaN and infinity, which JSON does not know.
+
+    >>> finite({"loss": float("nan"), "folds": [1.0, float("inf")]})
+    {'loss': None, 'folds': [1.0, None]}
+    """
+    if isinstance(value, Mapping):
+        return {name: finite(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_json(path: Path, value: Any) -> None:

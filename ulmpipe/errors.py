@@ -12,9 +12,20 @@ The base of the import order: every module may import this one, it imports none.
 raised is a bug in ulmpipe and keeps its traceback, but `OSError`: a full disk and the like are one line too.
 """
 
+from collections.abc import Sequence
+
 # Exit codes of the command line that do not belong to an error (DESIGN: command line).
 DONE, FAILED, USAGE, QUARANTINED, IN_USE = 0, 1, 2, 3, 4
 INTERRUPTED, TERMINATED = 130, 143
+
+
+def some(names: Sequence[str], n: int = 4) -> str:
+    """The first of the names that a message is about, and how many more there are.
+
+    >>> some(["a", "b", "c"], 2), some([])
+    ('a, b and 1 more', 'nothing')
+    """
+    return (", ".join(names[:n]) or "nothing") + (f" and {len(names) - n} more" if len(names) > n else "")
 
 
 class UlmpipeError(Exception):

@@ -1,7 +1,7 @@
 """The Hugging Face hub as a place for model folders: some files go up to a repository, some files come down from one.
 
 Below the tasks and `vision`, and all that touches the network for them. Knows names of files and nothing of what is in them: what
-is said of a model on its page is written elsewhere (tasks/hub.py). Imports `huggingface_hub` when it is asked.
+is said of a model on its page is written elsewhere (tasks/push.py). Imports `huggingface_hub` when it is asked.
 """
 
 import json

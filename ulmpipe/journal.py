@@ -9,7 +9,6 @@ can't even begin leaves nothing. No training ever fails, or waits more than seco
 """
 
 import json
-import math
 import os
 import re
 import shlex
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import machine
 from .console import log
+from .durable import CURVE_FILE, finite
 from .errors import ConfigError, UlmpipeError
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ DEFAULT_JOURNAL = Path("models") / JOURNAL_FILE
 RUNNING, DONE, FAILED, REFUSED, INTERRUPTED, KILLED = "running", "done", "failed", "refused", "interrupted", "killed"
 WAIT_S = 5.0  # for another run that writes: it takes milliseconds
 GIT_TIMEOUT_S = 5.0
-CURVE_FILE = "metrics.jsonl"
 
 COLUMNS: dict[str, type] = {
     "id": int,
@@ -276,17 +275,8 @@ def _told(err: BaseException) -> str:
 def _stored(name: str, value: Any) -> Any:
     """A value as its column holds it: some as JSON, and text as valid UTF-8, for a file's name may hold other bytes."""
     if name in JSON_COLUMNS and value is not None:
-        value = json.dumps(_finite(value), ensure_ascii=False, allow_nan=False, default=str)
+        value = json.dumps(finite(value), ensure_ascii=False, allow_nan=False, default=str)
     return _text(value) if isinstance(value, str) else value
-
-
-def _finite(value: Any) -> Any:
-    """The same with None for NaN and infinity, which JSON does not know."""
-    if isinstance(value, Mapping):
-        return {name: _finite(one) for name, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _text(value: str) -> str:

@@ -3,10 +3,12 @@
     source.py    what to read (named.py: names)        decode.py    encoded pictures to arrays
     store.py     decoded once, mapped into memory      data.py      which are trained on, batches
     kernels.py   crops and resizing, in numba          augment.py   views of whole batches, on the device
-    xresnet.py   the networks                          mixup.py     MixUp and label smoothing
+    xresnet.py   the networks                          mixup.py     MixUp
     transfer.py  a new head on a trained body          learner.py   all of it put together
     model.py     model folders                         plot.py      pictures of pictures
     train.py     `train` and `transfer`                evaluate.py  `evaluate` and `predict`
+    config.py    their options                         report.py    what a training writes down for its page
+    card.py      a model's page on the hub
 
 `B, C, H, W` are batch, channels, height and width; `S` is the side of a stored picture. Importing this loads no torch. The
 commands are functions too: `from vision.train import train, transfer`, `from vision.evaluate import evaluate, predict`.

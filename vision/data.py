@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ulmpipe.console import log
-from ulmpipe.errors import SourceError
+from ulmpipe.errors import SourceError, some
 from ulmpipe.train import Batch
 
 from .source import Plan, find_source, source_name
@@ -170,13 +170,9 @@ def renumbered(plan: Plan, classes: list[str], source: str) -> Plan:
     Raises `SourceError` for a class that is not among them.
     """
     if unknown := sorted(set(plan.classes) - set(classes)):
-        raise SourceError(f"{source} has pictures of {_some(unknown)}, which training did not know: expected {_some(classes)}; rename or leave out the others")  # fmt: skip
+        raise SourceError(f"{source} has pictures of {some(unknown)}, which training did not know: expected {some(classes)}; rename or leave out the others")  # fmt: skip
     number = np.array([classes.index(name) for name in plan.classes] + [-1], np.int64)
     return replace(plan, labels=number[plan.labels], classes=classes)
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def usable(pictures: Pictures, records: Records | None = None) -> Records:

@@ -1,4 +1,4 @@
-"""MixUp (Zhang et al. 2017), also at a hidden layer (Verma et al. 2018), and label smoothing (Szegedy et al. 2015).
+"""MixUp (Zhang et al. 2017), also at a hidden layer (Verma et al. 2018).
 
 Each picture is mixed with another of its batch, and so is its loss. Pure functions, and a thin callback for `Learner`.
 """

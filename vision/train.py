@@ -19,6 +19,7 @@ from ulmpipe.journal import JOURNAL_FILE, Run, recorded
 from ulmpipe.options import make_config
 from ulmpipe.train import (
     LOGS,
+    Learner,
     Phase,
     check_finished,
     check_precision,
@@ -30,6 +31,7 @@ from ulmpipe.train import (
 )
 from ulmpipe.train.metrics import finite_row
 from ulmpipe.train.params import Group
+from ulmpipe.train.precision import Precision
 
 from .config import FitConfig, TrainConfig, TransferConfig
 from .data import ImageData, Stats, channel_stats, log_quarantined, read_images
@@ -182,19 +184,16 @@ def _read(source: str, out: Path, config: FitConfig, size: int) -> ImageData:
     return data
 
 
-def _fit(
-    source: str, out: Path, config: FitConfig, data: ImageData, recipe: Recipe, begin_s: float, run: Run
-) -> FitResult:
-    """Train, and write the model folder."""
-    read_s = time.monotonic() - begin_s
-    run.begin(data.digest, curves=[out])
+def _learner(
+    source: str, config: FitConfig, data: ImageData, recipe: Recipe, precision: Precision
+) -> tuple[Learner, bool]:
+    """The learner of a training, and whether pictures are mirrored in it."""
     batch_size = smaller_for_few(config.batch_size, len(data.train), min_steps=MIN_STEPS)
     if len(data.train) < MIN_STEPS * config.batch_size:
         log(
             f"{len(data.train)} pictures are few: batches of {batch_size}; --epochs of a few hundred and --mixup 0.4 help"
         )
     flip = config.flip if config.flip is not None else source_name(source) not in NOT_MIRRORED
-    precision = pick_precision(config.precision, pick_device(config.device))
     learn = cnn_learner(
         recipe.network,
         data,
@@ -212,6 +211,17 @@ def _fit(
         device=config.device,
         seed=config.seed,
     )
+    return learn, flip
+
+
+def _fit(
+    source: str, out: Path, config: FitConfig, data: ImageData, recipe: Recipe, begin_s: float, run: Run
+) -> FitResult:
+    """Train, and write the model folder."""
+    read_s = time.monotonic() - begin_s
+    run.begin(data.digest, curves=[out])
+    precision = pick_precision(config.precision, pick_device(config.device))
+    learn, flip = _learner(source, config, data, recipe, precision)
     show_batch(learn, data.classes, out / PLOTS[0])
     options = {name: value for name, value in asdict(config).items() if name not in MAY_CHANGE}
     options |= {"precision": precision, "size": recipe.size}
@@ -226,13 +236,8 @@ def _fit(
         moms=MOMS,
         pct_start=PCT_START,
     )
-    trained = {
-        "source": source,
-        "options": options,
-        **began_with,
-        "results": finite_row(last),
-        "quarantined": data.quarantined,
-    }
+    results = {"results": finite_row(last), "quarantined": data.quarantined}
+    trained = {"source": source, "options": options, **began_with, **results}
     ImageClassifier(
         learn.model, recipe.settings, data.classes, data.pictures.side, recipe.size, recipe.stats, flip, trained
     ).save_pretrained(out)

@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 
 from ulmpipe.reports import charts
+from ulmpipe.train.lr_find import smooth
 
 STEPS = [{"phase": "one", "step": step, "loss": 3.0 - 0.1 * step, "lr": 1e-3 * step, "momentum": 0.8, "at": step} for step in range(1, 9)]  # fmt: skip
 EPOCHS = [{"phase": "one", "step": 8, "valid_loss": 2.5, "accuracy": 0.4}]
@@ -54,7 +55,7 @@ def test_the_chart_shows_the_numbers():
     figure = charts.losses({"run": (STEPS, EPOCHS)})
     loss, accuracy = axes_of(figure)
     training, held_out = loss.get_lines()[:2]
-    assert list(training.get_ydata()) == pytest.approx(charts.smoothed([r["loss"] for r in STEPS]))
+    assert list(training.get_ydata()) == pytest.approx(smooth([r["loss"] for r in STEPS]))
     assert list(held_out.get_xdata()) == [8] and list(held_out.get_ydata()) == [2.5]
     assert list(accuracy.get_lines()[0].get_ydata()) == [0.4]
 

@@ -10,7 +10,7 @@ from learnable import Trained, make_docs, write_csv
 from ulmpipe.config import FinetuneConfig, PretrainConfig, TokenizeConfig
 from ulmpipe.errors import ConfigError, SourceError, VocabMismatchError
 from ulmpipe.tasks.corpus import MAX_HELD_OUT, Corpus, check_same_vocab, hold_out, open_corpus, open_store
-from ulmpipe.tasks.plan_source import plan_source
+from ulmpipe.tasks.source import plan_source
 from ulmpipe.tasks.tokenize import tokenize
 from ulmpipe.text.rules import Rules
 from ulmpipe.text.store import TokenStore
@@ -247,6 +247,6 @@ def test_hub_name_says_its_own_split(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         asked.append((name, split))
         return [file]
 
-    monkeypatch.setattr("ulmpipe.tasks.plan_source.find_split", find_split)
+    monkeypatch.setattr("ulmpipe.tasks.source.find_split", find_split)
     assert plan_source("hf:a/b:test", TokenizeConfig(), splits=("test",)).paths == (("a.csv", str(file)),)
     assert asked == [("hf:a/b:test", "train")]

@@ -194,7 +194,7 @@ def test_model_that_forgets_has_no_use_for_the_fast_engine_but_with_tables(
     predictor = Predictor(model, forget=True, tables=str(tmp_path / "t.arrow"))
     predictor.predict(texts)
     engines = {id(usable_engine(predictor.recipe, "fast", predictor.tables)[0])}
-    monkeypatch.setattr(task, "MAX_ENGINE_BYTES", 0)
+    monkeypatch.setattr("ulmpipe.text.engine.MAX_BYTES", 0)
     assert all(close(a, b) for a, b in zip(predictor.predict(texts), ref, strict=True))
     assert id(usable_engine(predictor.recipe, "fast", predictor.tables)[0]) not in engines
 

@@ -67,7 +67,7 @@ def test_token_store_and_texts_give_the_same_model(trained: Trained, tmp_path: P
 def test_stopped_training_is_refused_then_resumed(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     options = {**TINY_LM, "checkpoint_steps": 3, "max_steps": 10, "drop_mult": 1.0}
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr("ulmpipe.tasks.phases.GradientClip", lambda clip: StopAtStep(7))
+        patch.setattr("ulmpipe.tasks.training.GradientClip", lambda clip: StopAtStep(7))
         pretrain(trained.train, tmp_path / "out", **options)
     with pytest.raises(UlmpipeError, match="did not finish: go on with --resume"):
         pretrain(trained.train, tmp_path / "out", **options)

@@ -12,7 +12,7 @@ from ulmpipe.config import TokenizeConfig
 from ulmpipe.durable import LOCK, MANIFEST
 from ulmpipe.errors import ConfigError, OutputInUseError, SourceError, UlmpipeError
 from ulmpipe.tasks import publish, units
-from ulmpipe.tasks.plan_source import plan_source, source_name
+from ulmpipe.tasks.source import plan_source, source_name
 from ulmpipe.tasks.tokenize import tokenize, tokenize_plan
 from ulmpipe.text.rules import Rules
 from ulmpipe.text.source import plan_folder

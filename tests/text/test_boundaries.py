@@ -9,7 +9,8 @@ from spacy.symbols import ORTH
 from spacy.tokenizer import Tokenizer as SpacyTokenizer
 
 from ulmpipe.text.boundaries import link_texts, link_tokens, matched_runs, special_cases, without_special_cases
-from ulmpipe.text.table import PAD_BYTES, padded, words_of
+from ulmpipe.text.pieces import padded
+from ulmpipe.text.table import PAD_BYTES, words_of
 
 
 def english(*rules: str) -> SpacyTokenizer:

@@ -16,7 +16,7 @@ import zstandard
 from servers import BEHIND, Plain, Sorted, http, in_memory
 
 from ulmpipe.errors import SourceError
-from ulmpipe.tasks.plan_source import source_name
+from ulmpipe.tasks.source import source_name
 from ulmpipe.text import remote
 from ulmpipe.text.documents import read_piece
 from ulmpipe.text.pieces import UTF16_SAMPLE, Columns, Document, MayPass, Quarantined

@@ -9,7 +9,7 @@ from fuzz import texts
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ulmpipe.text.pieces import PAD_BYTES
+from ulmpipe.text.pieces import PAD_BYTES, padded
 from ulmpipe.text.scan import (
     BEGIN,
     BLANK,
@@ -26,7 +26,7 @@ from ulmpipe.text.scan import (
     space_width,
     splice,
 )  # fmt: skip
-from ulmpipe.text.table import UNSETTLED, Memo, padded, words_of
+from ulmpipe.text.table import UNSETTLED, Memo, words_of
 
 NO_LINKS = np.zeros((1, 1), np.bool_)
 

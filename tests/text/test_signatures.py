@@ -10,8 +10,9 @@ from fuzz import chunk
 from spacy.tokenizer import Tokenizer as SpacyTokenizer
 
 from ulmpipe.text.boundaries import special_cases, without_special_cases
+from ulmpipe.text.pieces import padded
 from ulmpipe.text.signatures import ASK_SPACY, SETTLED, Signatures, cut_affixes, token_ends
-from ulmpipe.text.table import Memo, find_or_add, padded, words_of
+from ulmpipe.text.table import Memo, find_or_add, words_of
 
 LANGUAGES = ["en", "de", "fr", "es", "ru", "gd", "tr", "hu", "el", "ar"]
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ulmpipe.text.table import INLINE, SLOW, UNSETTLED, Memo, find, find_or_add, padded, words_of
+from ulmpipe.text.pieces import padded
+from ulmpipe.text.table import INLINE, SLOW, UNSETTLED, Memo, find, find_or_add, words_of
 
 
 def add(memo: Memo, key: bytes, kind: int = 0) -> int:

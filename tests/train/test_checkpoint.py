@@ -6,7 +6,7 @@ import torch
 
 from ulmpipe.errors import StoreError
 from ulmpipe.models import LanguageModel
-from ulmpipe.tasks.phases import language_model_loss
+from ulmpipe.tasks.training import language_model_loss
 from ulmpipe.train import (
     Checkpoint,
     DebugCallback,

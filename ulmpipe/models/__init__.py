@@ -1,9 +1,10 @@
 """The networks: AWD-LSTM, the language model and the text classifier on it, and the transfer from one to the other.
 
 In reading order: `cells` (the LSTM written out, as a reference), `dropout`, `scores` (of a large vocabulary, and their
-loss), `awd_lstm` (encoder and language model), `heads` (classifier), `transfer` (weights from model to model); and of a
-classifier that is trained: `inference` (many documents at once), `explain` (which words), `quantize` (int8). Tensors in,
-tensors out: nothing here knows of text, files or training, and only torch is imported.
+loss), `awd_lstm` (encoder and language model), `heads` (classifier), `ngrams` (words and pairs beside it), `transfer`
+(weights from model to model), `fastai_names` (theirs to ours); and of a model that is trained: `inference` (many documents
+at once), `explain` (which words), `quantize` (int8 to compute in), `packed` (8 bits to keep weights in). Tensors in, tensors
+out: nothing here knows of text, files or training, and only torch is imported.
 """
 
 from .awd_lstm import (

@@ -9,13 +9,13 @@ torch's in both. Reads no file (tasks/fastai_files.py) and knows no words.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..errors import UlmpipeError
+from ..errors import UlmpipeError, some
 from .awd_lstm import LanguageModel, Sizes
 from .transfer import BIAS_KEY, EMBEDDING_KEY
 
@@ -74,7 +74,7 @@ def from_fastai(state: Any) -> Imported:
                 wrong.append(f"{theirs} is not {sources[ours][0][0]}, to which ours is tied")
         weights[ours] = sources[ours][0][1].to(torch.float32).contiguous()
     if wrong:
-        raise UlmpipeError(f"the weights are no AWD-LSTM of fastai: {_some(wrong)}")
+        raise UlmpipeError(f"the weights are no AWD-LSTM of fastai: {some(wrong)}")
     return Imported(weights, sizes, has_decoder)
 
 
@@ -135,7 +135,7 @@ def _expected(found: Mapping[str, Tensor]) -> tuple[dict[str, torch.Size], Sizes
     if embedding is None or first is None or embedding.dim() != 2 or first.dim() != 2:
         raise UlmpipeError(
             "the weights are no AWD-LSTM of fastai: expected matrices 0.encoder.weight and 0.rnns.0.weight_hh_l0_raw, "
-            f"found {_some([f'{name} {tuple(tensor.shape)}' for name, tensor in found.items()] or ['neither'])}"
+            f"found {some([f'{name} {tuple(tensor.shape)}' for name, tensor in found.items()] or ['neither'])}"
         )
     if gaps := set(range(max(layers))) - layers:
         raise UlmpipeError(f"the weights are no AWD-LSTM of fastai: 0.rnns.{max(layers)} is there, 0.rnns.{min(gaps)} is missing")  # fmt: skip
@@ -161,7 +161,3 @@ def _theirs(ours: str, has_decoder: bool) -> str:
 
 def _kind(value: Any) -> str:
     return f"a {type(value).__name__}" if value is not None else "nothing"
-
-
-def _some(names: Sequence[str], n: int = 4) -> str:
-    return ", ".join(names[:n]) + (f" and {len(names) - n} more" if len(names) > n else "")

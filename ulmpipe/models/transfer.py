@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from ..errors import UlmpipeError, VocabMismatchError
+from ..errors import UlmpipeError, VocabMismatchError, some
 from .awd_lstm import AWDLSTM, LanguageModel
 from .heads import TextClassifier
 
@@ -122,7 +122,7 @@ def _check_rows(what: str, table: Tensor, itos: Sequence[str]) -> None:
 def _check_keys(found: Mapping[str, Tensor], expected: Sequence[str]) -> None:
     if missing := [key for key in expected if key not in found]:
         raise UlmpipeError(
-            f"the weights lack {_some(missing)} and hold {_some(sorted(found))}: "
+            f"the weights lack {some(missing)} and hold {some(sorted(found))}: "
             f"expected those of a language model made by ulmpipe"
         )
 
@@ -139,7 +139,7 @@ def _load(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
     ]
     if wrong:
         raise UlmpipeError(
-            f"the weights have {_sizes(weights)}, the model {_sizes(expected)} ({_some(wrong)}): "
+            f"the weights have {_sizes(weights)}, the model {_sizes(expected)} ({some(wrong)}): "
             f"make the model with the sizes of the weights, or choose weights of its size"
         )
     module.load_state_dict(dict(weights))
@@ -150,8 +150,3 @@ def _sizes(weights: Mapping[str, Tensor]) -> str:
     emb_size = next(weights[key].shape[1] for key in weights if key.endswith("embedding.weight"))
     hidden_sizes = [weights[key].shape[1] for key in sorted(weights) if key.endswith("weight_hh_l0")]
     return f"emb_size {emb_size}, hidden_size {(hidden_sizes or [0])[0]}, n_layers {len(hidden_sizes)}"
-
-
-def _some(names: Sequence[str], n: int = 3) -> str:
-    more = f" and {len(names) - n} more" if len(names) > n else ""
-    return ", ".join(names[:n]) + more if names else "nothing"

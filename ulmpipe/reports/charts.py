@@ -13,6 +13,8 @@ from html import escape
 from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
+from ..train.lr_find import smooth
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -22,7 +24,6 @@ Row = Mapping[str, Any]
 INK = "#010203"  # becomes the colour of the page's text
 COLOURS = ("#3b87c8", "#d97b1f", "#4c9f62", "#b565b5", "#9a8332", "#c85a5a")
 DASHES = ("-", "--", ":", "-.")
-SMOOTH = 0.9  # of the loss of one step, which jumps: share of what it was before
 
 
 def to_svg(draw: Callable[[], Figure], description: str) -> str:
@@ -55,19 +56,6 @@ def _figure(n_panels: int, *, height: float = 2.6) -> tuple[Figure, list[Any]]:
         axis.grid(True, axis="y", color="0.5", alpha=0.25, linewidth=0.6)
         axis.spines[["top", "right"]].set_visible(False)
     return figure, list(axes)
-
-
-def smoothed(values: Sequence[float], factor: float = SMOOTH) -> list[float]:
-    """The running mean that forgets, without its slow start.
-
-    >>> smoothed([1.0, 1.0, 4.0], 0.5)
-    [1.0, 1.0, 2.7142857142857144]
-    """
-    mean, weight, found = 0.0, 0.0, []
-    for value in values:
-        mean, weight = factor * mean + (1 - factor) * value, factor * weight + 1 - factor
-        found.append(mean / weight)
-    return found
 
 
 def joined_steps(rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -108,7 +96,7 @@ def losses(runs: Mapping[str, tuple[Sequence[Row], Sequence[Row]]]) -> Figure:
         starts = phase_starts(steps)
         colour = next(colours)
         told = [row for row in steps if row["loss"] is not None]
-        axes[0].plot([row["at"] for row in told], smoothed([row["loss"] for row in told]), color=colour, label="training" if one else f"{name}, training", linewidth=1.2)  # fmt: skip
+        axes[0].plot([row["at"] for row in told], smooth([row["loss"] for row in told]), color=colour, label="training" if one else f"{name}, training", linewidth=1.2)  # fmt: skip
         if one:
             colour = next(colours)
         at = [starts.get(row["phase"], 0) + row["step"] for row in epochs]

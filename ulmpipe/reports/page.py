@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from ..console import log
-from ..durable import MANIFEST, write_bytes
+from ..durable import CURVE_FILE, MANIFEST, write_bytes
 from ..errors import StoreError, UlmpipeError
-from ..journal import CURVE_FILE, read_curve
+from ..journal import read_curve
 from ..train.hooks import LOG_NAME
 from ..train.phases import FACTS_FILE, PAGE_FILE
 from ..train.plot_layers import layers_figure, read_rows

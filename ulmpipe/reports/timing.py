@@ -4,7 +4,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..journal import CURVE_FILE, Run, read_curve
+from ..durable import CURVE_FILE
+from ..journal import Run, read_curve
 
 
 def timing(folders: Sequence[Path], before: Mapping[str, float], run: Run) -> dict[str, float]:

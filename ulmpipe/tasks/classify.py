@@ -50,7 +50,7 @@ from .corpus import Corpus
 from .fit_ngrams import FittedNGrams, fit_ngrams
 from .labels import class_counts, compare_with_chance, say_how_sure, shortened, warn_of_rare_classes
 from .model_folder import CLASSIFIER, Pretrained
-from .phases import MIN_STEPS, common_callbacks, precision_of, seed_everything, train_phases
+from .training import MIN_STEPS, common_callbacks, precision_of, seed_everything, train_phases
 
 MEASURED = 2000  # documents that mean and spread of the features are measured on, at most
 # What the whole classifier reads by default, of few documents again and again: so many of them, and each so often at most. Of
@@ -253,7 +253,10 @@ def tuned_thresholds(learn: Learner, batch_size: int) -> list[float]:
     pred, target = learn.predict(whole)
     p = pred.float().sigmoid()
     thresholds = best_thresholds(p, target)
-    before, after = (answer_f1_macro(answer_counts(p >= torch.tensor(t), target)) for t in (0.5, thresholds))
+    before, after = (
+        answer_f1_macro(answer_counts(p.double() >= torch.tensor(t, dtype=torch.float64), target))
+        for t in (0.5, thresholds)
+    )
     log(f"thresholds tuned: macro F1 {before:.3f} at 0.5, {after:.3f} at the best on these {len(p):,} documents (on others less)")  # fmt: skip
     return thresholds
 

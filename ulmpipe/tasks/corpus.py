@@ -25,7 +25,7 @@ from ..text.store import TokenStore, is_store
 from ..text.tokenizer import TokenizerRecipe
 from ..text.vocab import Vocab
 from .labels import check_classes, hint_separator, in_proportion, strata
-from .plan_source import columns_of, plan_source, source_name
+from .source import columns_of, plan_source, source_name
 from .tokenize import store_fingerprint, tokenize_plan
 
 DECIDES_IDS = ("lang", "rules", "vocab", "max_vocab", "min_freq")

@@ -37,8 +37,8 @@ from ..train.multi_label import answer_counts, answer_f1, answer_f1_macro, answe
 from .corpus import check_labelled, check_same_vocab, check_several, numbered_store, recipe_options
 from .dataset_source import Source, takes_datasets
 from .model_folder import CLASSIFIER, Pretrained
-from .phases import language_model_loss
-from .plan_source import plan_source, source_name
+from .source import plan_source, source_name
+from .training import language_model_loss
 
 BATCH_SIZE, BPTT = 64, 70
 
@@ -142,7 +142,7 @@ def _evaluate_classifier(pretrained: Pretrained, store: TokenStore, source: str)
     check_several(store, source, multi_label=pretrained.multi_label)
     if store.labels and store.labels != pretrained.labels:
         raise SourceError(
-            f"{source} has labels {', '.join(store.labels)}, the model knows {', '.join(pretrained.labels)}"
+            f"{source} has labels {', '.join(store.labels)}, the model knows {', '.join(pretrained.labels)}: give the texts they were made from"
         )
     check_labelled(store, source)
     _, pred, target = classify_documents(pretrained, store, is_labelled(store.doc_labels).nonzero()[0])
@@ -164,7 +164,7 @@ def _evaluate_classifier(pretrained: Pretrained, store: TokenStore, source: str)
 
 def _evaluate_answers(pretrained: Pretrained, pred: Tensor, target: Tensor, n_quarantined: int) -> Evaluation:
     """Of several labels a document, at the model's thresholds. pred: (N, C) logits, target: (N, C) 0 or 1."""
-    said = pretrained.probabilities(pred).double() >= torch.tensor(pretrained.thresholds, dtype=torch.float64)
+    said = pretrained.given(pred)
     counts = answer_counts(said, target)
     exact = float((said == (target > 0)).all(dim=1).double().mean())
     return Evaluation(

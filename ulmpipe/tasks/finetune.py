@@ -39,10 +39,10 @@ from .model_folder import (
     left_behind,
     newest_language_model,
 )
-from .phases import check_machine
-from .plan_source import source_name
 from .predict import Predictor, from_pretrained
 from .report import report_training
+from .source import source_name
+from .training import check_machine
 from .tune import LM_TASK, tune_language_model
 
 LM_FOLDER = "lm"

@@ -32,7 +32,7 @@ from .classify import fit_classifier
 from .corpus import Corpus
 from .labels import fold_parts, strata
 from .model_folder import Pretrained
-from .phases import MAY_CHANGE, precision_of
+from .training import MAY_CHANGE, precision_of
 
 FOLDS_FOLDER = "folds"
 UNSTEADY = 0.05  # standard deviation of the accuracy over folds, above which it is warned of

@@ -74,6 +74,13 @@ class Pretrained:
         """The probability of each label: (N, C) logits to (N, C), rows that sum to 1 unless there may be several."""
         return logits.sigmoid() if self.multi_label else logits.softmax(-1)
 
+    def given(self, logits: Tensor) -> Tensor:
+        """Which labels a classifier gives, (N, C) bool, by its logits (N, C): the likeliest, or all from their thresholds on."""
+        if self.thresholds is None:
+            return torch.nn.functional.one_hot(logits.argmax(-1), logits.shape[-1]).bool()
+        thresholds = torch.tensor(self.thresholds, dtype=torch.float64, device=logits.device)
+        return self.probabilities(logits).double() >= thresholds
+
     def save_pretrained(self, folder: Path | str, *, packed: bool = False) -> None:
         """Write the model folder; its files appear together, the manifest last. `packed` as in models/packed.py."""
         folder = Path(folder)
@@ -98,7 +105,7 @@ class Pretrained:
         self, repo_id: str, *, private: bool = True, license: str | None = None, token: str | None = None
     ) -> str:
         """Write it to the Hugging Face hub, with a page that says what it is; returns the page's address. As `ulmpipe push`."""
-        from .hub import push
+        from .push import push
 
         with TemporaryDirectory() as folder:
             self.save_pretrained(Path(folder) / "model")

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..console import log
 from ..errors import ConfigError, UlmpipeError
@@ -30,7 +31,6 @@ from .model_folder import Pretrained
 
 CHUNK_TEXTS = 1024  # texts that are predicted together: bounds memory however many there are
 FAST_FROM = 300_000  # characters from which the fast engine gains what it takes to get ready, a second
-MAX_ENGINE_BYTES = 256 << 20  # of the fast engine with `forget`: past it the engine is made again
 
 Words = list[tuple[str, float]]
 
@@ -152,11 +152,8 @@ class Predictor:
         for i, (text, row) in enumerate(zip(texts, rows, strict=True)):
             words = None
             if explain:
-                n = int(lengths[i])
-                best = torch.tensor([int(np.argmax(row))], device=self.device)
-                odds = own_logits if self.pretrained.multi_label else log_odds
-                scores = word_scores(self.model, ids[i : i + 1, : max(1, n)], lengths[i : i + 1], best, odds=odds)
-                words = list(zip(two_ends(docs[i], max_tokens), scores[0, :n].tolist(), strict=True))
+                scores = own_word_scores(self.pretrained, ids[i, : int(lengths[i])], int(np.argmax(row)))
+                words = list(zip(two_ends(docs[i], max_tokens), scores, strict=True))
             yield to_prediction(self.pretrained, text, row, words)
 
     def _tokens(self, texts: list[str]) -> list[list[str]]:
@@ -166,15 +163,24 @@ class Predictor:
             tokenizer = _reference(self.recipe)
             with tokenizer.forgetting() if self.forget else nullcontext():
                 return [tokenizer.tokenize(text) for text in texts]
-        from ..text.engine import usable_engine
+        from ..text.engine import MAX_BYTES, usable_engine
 
         engine, _ = usable_engine(self.recipe, "fast", self.tables)
-        if self.forget and engine.n_bytes > MAX_ENGINE_BYTES:
+        if self.forget and engine.n_bytes > MAX_BYTES:  # of what texts have taught it
             usable_engine.cache_clear()
             engine, _ = usable_engine(self.recipe, "fast", self.tables)
         encoded = engine.encode_texts(texts)
         itos, ids, ends = engine.itos, encoded.ids.tolist(), encoded.offsets.tolist()
         return [[itos[i] for i in ids[begin:end]] for begin, end in zip(ends, ends[1:], strict=False)]
+
+
+def own_word_scores(pretrained: Pretrained, ids: Tensor, label: int) -> list[float]:
+    """What each token of a document, ids (L,), did for a label of a classifier, by its number (models/explain.py)."""
+    assert isinstance(pretrained.model, TextClassifier)
+    n, odds = len(ids), own_logits if pretrained.multi_label else log_odds
+    ids = ids[None] if n else torch.full((1, 1), pretrained.vocab.pad_id, device=ids.device)  # (1, L)
+    lengths, labels = torch.tensor([[n], [label]], device=ids.device)  # (1,) each
+    return word_scores(pretrained.model, ids, lengths, labels, odds=odds)[0, :n].tolist()
 
 
 def to_prediction(

@@ -21,9 +21,9 @@ from ..train.parallel import first_then_others, is_first, only_first
 from .corpus import open_corpus
 from .dataset_source import Source, takes_datasets
 from .model_folder import LANGUAGE_MODEL, MODELS_FOLDER, Pretrained, left_behind
-from .phases import check_machine, language_model_learner, seed_everything, train_phases
-from .plan_source import source_name
 from .report import report_training
+from .source import source_name
+from .training import check_machine, language_model_learner, seed_everything, train_phases
 
 LR = 5e-3  # lesson 12's
 

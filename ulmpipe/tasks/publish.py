@@ -13,9 +13,9 @@ from typing import Any
 from ..durable import MANIFEST, STAGING_PREFIX, describe_file, fsync_folder, locked, write_json
 from ..errors import OutputInUseError
 from ..text.shards import UnitRecord
-from ..text.store import FORMAT_VERSION, KIND, datasets_files, shard_name
+from ..text.store import FORMAT_VERSION, KIND, SMALL_FILES, datasets_files, shard_name
 from ..text.tokenizer import TokenizerRecipe
-from ..text.vocab import VOCAB_FILE, Vocab
+from ..text.vocab import Vocab
 
 
 def make_manifest(
@@ -35,7 +35,7 @@ def make_manifest(
         write_json(stage / name, value)
     keep = ("rows", "tokens", "bytes", "sha256")
     files = {name: {key: shard[key] for key in keep} for name, shard in zip(names, shards, strict=True)}
-    files |= {name: describe_file(stage / name) for name in (VOCAB_FILE, "dataset_info.json", "state.json")}
+    files |= {name: describe_file(stage / name) for name in SMALL_FILES}
     return {
         "kind": KIND,
         "format_version": FORMAT_VERSION,
@@ -74,7 +74,7 @@ def publish(stage: Path, out: Path, manifest: dict[str, Any]) -> None:
 
 def left_behind(out: Path) -> set[str]:
     """What a run leaves in `out` that was killed while it published."""
-    return {VOCAB_FILE, "dataset_info.json", "state.json"} | {path.name for path in out.glob("shard-*.arrow")}
+    return {*SMALL_FILES, *(path.name for path in out.glob("shard-*.arrow"))}
 
 
 def clear_away(out: Path, done: Path) -> None:

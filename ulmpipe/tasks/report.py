@@ -21,8 +21,6 @@ from ..console import log, progress
 from ..durable import write_bytes
 from ..errors import ConfigError, UlmpipeError
 from ..journal import Run, written_down
-from ..models import TextClassifier
-from ..models.explain import log_odds, own_logits, word_scores
 from ..reports.facts import Facts, Judged, Mistake, histogram, judged_by, judged_by_answers, run_again
 from ..reports.page import check_runs, compare_page, one_page, only_noted, write_report
 from ..reports.timing import timing
@@ -39,7 +37,7 @@ from .corpus import Corpus, count_words
 from .describe import count_labels, unknown_share, without
 from .evaluate import classify_documents
 from .model_folder import CLASSIFIER, Pretrained
-from .predict import shares
+from .predict import own_word_scores, shares
 
 COMPARED_FILE = "compared.html"
 MARK, MARK_WITHIN = b'<meta name="generator" content="ulmpipe">', 1000  # stands at the top of every page of ours
@@ -176,18 +174,15 @@ def judge(pretrained: Pretrained, corpus: Corpus) -> tuple[Judged | None, list[M
     if not len(which):
         return None, []
     docs, logits, target = classify_documents(pretrained, store, which)
-    n_classes = len(pretrained.labels)
+    n_classes, said = len(pretrained.labels), pretrained.given(logits)
     if pretrained.multi_label:
-        said = pretrained.probabilities(logits) >= torch.tensor(pretrained.thresholds)
         judged = judged_by_answers(answer_counts(said, target).numpy(), len(docs), pretrained.labels)
         losses = F.binary_cross_entropy_with_logits(logits, target.clamp(min=0).float(), reduction="none").mean(dim=1)
-        wrong = (said != (target > 0)).any(dim=1)
     else:
         judged = judged_by(confusion_matrix(logits.argmax(-1), target, n_classes).numpy(), pretrained.labels)
         losses = F.cross_entropy(logits, target, reduction="none")
-        said = F.one_hot(logits.argmax(-1), n_classes).bool()
-        wrong = logits.argmax(-1) != target
         target = F.one_hot(target, n_classes)
+    wrong = (said != (target > 0)).any(dim=1)
     worst = [int(i) for i in losses.argsort(descending=True) if wrong[i]][:N_MISTAKES]
     mistakes = []
     with progress("report", len(worst)) as bar:
@@ -201,13 +196,10 @@ def _mistake(
     pretrained: Pretrained, store: TokenStore, doc: int, logits: Tensor, said: Tensor, target: Tensor, loss: float
 ) -> Mistake:
     """A document that the model is wrong about: logits, said and target (C,)."""
-    assert isinstance(pretrained.model, TextClassifier)
-    device = next(pretrained.model.parameters()).device
     tokens = two_ends(store.doc(int(doc)).tolist(), pretrained.trained["max_tokens"])
-    ids, lengths = torch.tensor([tokens], device=device), torch.tensor([len(tokens)], device=device)  # (1, L), (1,)
-    best = logits.argmax()
-    odds = own_logits if pretrained.multi_label else log_odds
-    scores = word_scores(pretrained.model, ids, lengths, best[None].to(device), odds=odds)[0].tolist()  # (L,)
+    best = int(logits.argmax())
+    device = next(pretrained.model.parameters()).device
+    scores = own_word_scores(pretrained, torch.tensor(tokens, dtype=torch.int64, device=device), best)
     words = shares(list(zip(pretrained.vocab.decode(tokens), scores, strict=True)))
     if len(words) > MAX_WORDS:
         words = [*words[: MAX_WORDS // 2], ("…", 0.0), *words[-MAX_WORDS // 2 :]]

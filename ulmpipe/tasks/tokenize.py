@@ -34,8 +34,8 @@ from ..text.tokenizer import MAX_CHUNK, TokenizerRecipe, function_name
 from ..text.vocab import VOCAB_FILE, Vocab, build_itos, left_out_words
 from .dataset_source import Source, takes_datasets
 from .limits import TokenizePlan, check_room, planned
-from .plan_source import columns_of, plan_source, source_name
 from .publish import clear_away, left_behind, make_manifest, publish
+from .source import columns_of, plan_source, source_name
 from .units import done_key, going_on, n_workers, number_units, tokenize_units
 from .upload import local_folder, manifest_there, upload
 
@@ -275,7 +275,7 @@ def _holds(out: Path, fingerprint: str, *, force: bool) -> bool:
     except StoreError as err:
         log(f"{err}: it is made again")
         return False
-    if n_left_out := manifest.get("n_left_out", 0):
+    if not force and (n_left_out := manifest.get("n_left_out", 0)):
         log(f"{out} was made without {n_left_out:,} documents that killed or stopped their worker, {MANIFEST} names them: --force makes it again")  # fmt: skip
     return _is_final(manifest, fingerprint, force=force)
 

@@ -16,7 +16,7 @@ from ..train.metrics import finite_row
 from ..train.parallel import is_first
 from .corpus import Corpus, count_words
 from .model_folder import LANGUAGE_MODEL, Pretrained
-from .phases import language_model_learner, seed_everything, train_phases
+from .training import language_model_learner, seed_everything, train_phases
 
 LM_LR_WORDS, LM_LR = 2e-2, 5e-3  # highest rates of the two phases; the first moves embeddings and decoder only
 WORDS_STEPS = 300  # of the first phase, at most; and of --max-steps no more than one part in `WORDS_SHARE`

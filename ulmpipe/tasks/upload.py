@@ -18,12 +18,11 @@ from ..console import log, progress
 from ..durable import MANIFEST, MAX_JSON_BYTES, a, locked
 from ..errors import UlmpipeError
 from ..text.remote import RemoteFile, file_system, list_files, read_range
-from ..text.store import KIND, PARTS, TokenStore
-from ..text.vocab import VOCAB_FILE
+from ..text.store import KIND, PARTS, SMALL_FILES, TokenStore
 
 MARKER = "uploading.json"
 AT_A_TIME = 16  # files: file systems that can send them side by side
-OURS = (VOCAB_FILE, "dataset_info.json", "state.json", MARKER)
+OURS = (*SMALL_FILES, MARKER)
 
 
 def local_folder(url: str) -> Path:

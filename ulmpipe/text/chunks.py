@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from ..errors import UlmpipeError
 from .boundaries import SpecialCases, link_texts, link_tokens, special_cases, without_special_cases
 from .patterns import SEARCHES, UnknownPattern, pattern_of
+from .pieces import PAD_BYTES, padded, side_by_side
 from .rewrite import Lines, pads_of, rewrite
 from .rules import PostRule, PreRule, scope_of
 from .scan import (
@@ -41,7 +42,7 @@ from .scan import (
     scan,
 )
 from .signatures import SETTLED, Settled, Signatures
-from .table import PAD_BYTES, Memo, copy_ids, find, find_or_add, n_ids_at, padded, set_ids, side_by_side, words_of
+from .table import Memo, copy_ids, find, find_or_add, n_ids_at, set_ids, words_of
 from .tokenizer import Tokenizer
 
 SCRATCH_BYTES = 32_768  # for a gap with the spaces that rules put around it

@@ -28,6 +28,7 @@ from .pieces import (
     decode,
     open_bytes,
     refuse_utf16,
+    side_by_side,
 )
 from .tables import Rows, read_csv, read_jsonl, read_row_texts, read_rows
 
@@ -161,9 +162,7 @@ def batched(found: Iterable[Document | Quarantined]) -> Iterator[Texts | Quarant
 
 
 def _together(docs: list[Document]) -> Texts:
-    texts = [doc.text.encode() for doc in docs]
-    data = np.frombuffer(b"".join(texts) + bytes(PAD_BYTES), np.uint8)
-    offsets = np.cumsum([0, *map(len, texts)], dtype=np.int64)
+    data, offsets = side_by_side([doc.text.encode() for doc in docs])
     return Texts(data, offsets, [doc.label for doc in docs], [doc.source for doc in docs])
 
 
@@ -200,11 +199,11 @@ def _read_file(piece: Piece, read: ReadFunction | None) -> Iterator[Document | Q
         data = file.read().removeprefix(b"\xef\xbb\xbf")
     refuse_utf16(data)
     try:
-        data.decode("utf-8")
+        text = data.decode("utf-8")
     except UnicodeDecodeError as err:
         yield Quarantined(piece.name, NOT_UTF8, err.start)
     else:
-        yield Document(decode(data), piece.label, piece.name)
+        yield Document(text, piece.label, piece.name)
 
 
 def _read_lines(piece: Piece) -> Iterator[Document]:

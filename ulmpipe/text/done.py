@@ -3,7 +3,7 @@
     OUT/.done-<key>/    unit-00003.arrow  unit-00003.counts.arrow  ...   what shards.py made of a unit
                         done.jsonl                                       a line a unit: its record, sizes, digests
 
-Between the workers, which write into a staging folder, and tasks/tokenize.py, the one process that writes here. A line is
+Between the workers, which write into a staging folder, and tasks/units.py, in the one process that writes here. A line is
 written after its files are safe on the disk; what it says is compared with them when they are used again. The key
 (tasks/units.py) knows nothing of workers: a run with more or fewer of them goes on just so.
 """

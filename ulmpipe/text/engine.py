@@ -19,10 +19,9 @@ from numpy.typing import NDArray
 
 from ..lean import import_numba
 from .chunks import Chunks, Unsupported
-from .pieces import PAD_BYTES
+from .pieces import PAD_BYTES, side_by_side
 from .rules import PreRule, Scope, scope_of
 from .scan import AFTER_HEAD, FLAGS, LATE, N_CHUNKS, N_JOINED, REFUSED, REWRITTEN, STREAK, find_literals, splice
-from .table import side_by_side
 from .tokenizer import Tokenizer, TokenizerRecipe
 
 MAX_BYTES = 256 << 20  # of the table of chunks; past it all of them are forgotten, before the next batch of texts
@@ -30,7 +29,7 @@ MAX_BYTES = 256 << 20  # of the table of chunks; past it all of them are forgott
 
 @dataclass
 class Encoded:
-    """Documents as ids of `FastTokenizer.itos`: document d has `ids[offsets[d]:offsets[d + 1]]`."""
+    """Documents as ids of the `itos` of the engine that made them: document d has `ids[offsets[d]:offsets[d + 1]]`."""
 
     ids: NDArray[np.int32]
     offsets: NDArray[np.int64]

@@ -1,7 +1,7 @@
 """Pieces of files and what is found in them: the words that source.py, documents.py and tables.py share.
 
-A piece is a part of one file, cut where a document ends. Here it is opened, decompressed and cut into lines; bytes become
-text in one place, `decode`. Knows nothing of what a line means.
+A piece is a part of one file, cut where a document ends. Here it is opened, decompressed and cut into lines; the bytes of a
+line become text by `decode`. Knows nothing of what a line means.
 """
 
 import bz2
@@ -12,10 +12,13 @@ import lzma
 import os
 import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
+
+import numpy as np
+from numpy.typing import NDArray
 
 from .remote import Stamp, is_url, look, open_url, read_range, without_query
 
@@ -171,6 +174,16 @@ def refuse_utf16(begin: bytes) -> None:
 def decode(data: bytes) -> str:
     """UTF-8 to text; bytes that are none survive as lone surrogates, for `_checked` to find and name."""
     return data.decode("utf-8", "surrogateescape")
+
+
+def padded(data: bytes) -> NDArray[np.uint8]:
+    """Bytes as an array with the padding that kernels read into."""
+    return np.frombuffer(data + bytes(PAD_BYTES), np.uint8)
+
+
+def side_by_side(texts: Sequence[bytes]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Texts one after the other, padded, and their places: text k is `data[offsets[k]:offsets[k + 1]]`."""
+    return padded(b"".join(texts)), np.cumsum([0, *map(len, texts)], dtype=np.int64)
 
 
 def storable_name(name: str) -> str:

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UlmpipeError
+from .pieces import padded
 from .rules import PreRule, scope_of
 from .scan import LEAD, REFUSED, TRAIL
-from .table import padded
 
 _PART_OF_A_ROW = re.compile(r"\w\s*$|\b(\w+)\W+\1\b")
 GUARD = "a"  # a line before and after the others: rules of scope `ends` may put something there

@@ -4,8 +4,8 @@
     2. merge_counts, in the parent: counts in the order of the units -> the vocabulary
     3. number_unit, in workers: the engine's numbers -> the vocabulary's ids -> a finished shard -> staging
 
-The parent alone moves files into place (tasks/tokenize.py): those of the first pass among what is done (done.py), shards
-into the store. Two passes cost little: the second runs at the speed of memory, and no worker ever waits for another's counts.
+The parent alone moves files into place: those of the first pass among what is done (done.py), shards into the store
+(tasks/publish.py). Two passes cost little: the second runs at the speed of memory, and no worker ever waits for another's counts.
 """
 
 import time
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from .engine import Encoded, Engine
 
 MARK_S = 0.5  # seconds, after which a unit gives another sign of life
-MAX_ENGINE_BYTES = 256 << 20  # of an engine's tables: past it a unit begins with empty ones
 MERGED_AT_ONCE = 1000  # units whose counts are mapped at a time: Linux lets a process have 65,530 maps, 275 GB of text
 BATCH_TOKENS = 1 << 20  # a record batch is written when it holds so many: bounds the memory of a unit that can't be cut
 
@@ -104,10 +103,10 @@ def tokenize_unit(
 
 def get_engine(job: Job) -> "tuple[Engine, str | None]":
     """This process's engine for a job, with empty tables where they have grown large; and what there is to say of it."""
-    from .engine import usable_engine
+    from .engine import MAX_BYTES, usable_engine
 
     engine, note = usable_engine(job.recipe, job.engine, job.tables)
-    if engine.n_bytes > MAX_ENGINE_BYTES:
+    if engine.n_bytes > MAX_BYTES:
         engine.reset()
     return engine, note
 

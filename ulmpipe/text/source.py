@@ -34,10 +34,10 @@ from .pieces import (
     storable_name,
 )
 from .remote import RemoteFile, Stamp, is_url, list_files, look, open_url
+from .store import DATASET_INFO, DATASET_STATE
 from .tables import check_source, csv_records, table_rows_and_bytes
 
-# What `datasets` writes beside its Arrow files.
-DATASET_INFO, DATASET_STATE, DATASET_DICT = "dataset_info.json", "state.json", "dataset_dict.json"
+DATASET_DICT = "dataset_dict.json"  # of a folder of several saved data sets
 READ_BYTES = 1 << 20
 UNIT_BYTES = 4 << 20  # text in a work unit: seconds for spaCy, small against the memory of a worker
 

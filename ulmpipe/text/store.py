@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 KIND = "token store"
 FORMAT_VERSION = 1
+DATASET_INFO, DATASET_STATE = "dataset_info.json", "state.json"  # what `datasets` writes beside its Arrow files
+SMALL_FILES = (VOCAB_FILE, DATASET_INFO, DATASET_STATE)  # of a store, beside its shards
 PARTS = {"labels": list, "n_docs": int, "n_tokens": int, "fingerprint": str, "recipe": dict, "vocab_sha256": str, "vocab_size": int, "quarantined": list}  # fmt: skip
 
 
@@ -70,7 +72,7 @@ def datasets_files(
         "_output_all_columns": False,
         "_split": None,
     }
-    return {"dataset_info.json": {"features": features}, "state.json": state}
+    return {DATASET_INFO: {"features": features}, DATASET_STATE: state}
 
 
 @dataclass(frozen=True)

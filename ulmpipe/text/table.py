@@ -15,7 +15,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from .pieces import PAD_BYTES
+from .pieces import PAD_BYTES, side_by_side
 
 INLINE = 14  # bytes of a key that fit into a slot
 
@@ -46,16 +46,6 @@ class Table(NamedTuple):
 def words_of(data: NDArray[np.uint8]) -> NDArray[np.uint64]:
     """A view whose item i holds the bytes i to i + 7 of `data` (n,), little end first: (n - 7,) uint64."""
     return np.ndarray((len(data) - 7,), np.dtype("<u8"), buffer=data, strides=(1,))
-
-
-def padded(data: bytes) -> NDArray[np.uint8]:
-    """Bytes as an array with the padding that kernels read into."""
-    return np.frombuffer(data + bytes(PAD_BYTES), np.uint8)
-
-
-def side_by_side(texts: Sequence[bytes]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Texts one after the other, padded, and their places: text k is `data[offsets[k]:offsets[k + 1]]`."""
-    return padded(b"".join(texts)), np.cumsum([0, *map(len, texts)], dtype=np.int64)
 
 
 # ---- kernels --------------------------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 MAX_ENTRIES = 1 << 20  # in a file, half of what engine.MAX_BYTES holds: what is there stays, and new ones are left out
-FLAGS = SLOW | LEAD | TRAIL | BEGINS | ENDS | WORD | LATE | REWRITTEN | REFUSED
+KNOWN_FLAGS = SLOW | LEAD | TRAIL | BEGINS | ENDS | WORD | LATE | REWRITTEN | REFUSED
 COLUMNS = ("kind", "key", "flags", "begins", "ends", "tokens")
 
 
@@ -118,7 +118,7 @@ def _check(table: "pa.Table", n_rows: int, n_columns: int) -> None:
         sum(column.null_count for column in table.columns)
         + pc.call_function("list_flatten", [table["tokens"]]).null_count
     )
-    if is_wrong or (numbers["flags"] & ~FLAGS).any() or n_nulls:
+    if is_wrong or (numbers["flags"] & ~KNOWN_FLAGS).any() or n_nulls:
         raise ValueError("it holds numbers out of their bounds")
     lengths = pc.call_function("binary_length", [table["key"]]).to_numpy()
     if lengths.max() > MAX_KEY_BYTES or (lengths[numbers["kind"] == CHUNK] == 0).any():

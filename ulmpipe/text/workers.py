@@ -3,7 +3,7 @@
     calls, each with its number -> loky's processes, started afresh and never forked -> results, in the order of getting done
                                    MARKS/<number>.running: what each of them is at
 
-Between tasks/tokenize.py, which calls, and shards.py, whose functions are called. Knows nothing of texts. That a process was
+Between tasks/units.py, which calls (and killers.py), and shards.py, whose functions are called. Knows nothing of texts. That a process was
 killed is all that is told of it, and all others die with it; so each call writes down that it has begun, and those which had
 are tried again, in half as many processes, and at last alone.
 """

@@ -11,7 +11,7 @@
     device.py      CPU or GPU                           memory.py     malloc, told to reuse
     hooks.py       layers that are watched              diagnosis.py  what looks off in them
     plot_layers.py their picture                        tensorboard.py logs for TensorBoard
-    parallel.py    several processes
+    parallel.py    several processes                    logistic.py   regression of sparse features
 
 Knows nothing of text, models or tasks.
 """

@@ -97,10 +97,10 @@ class StopSignal(Callback):
         if self.signum is not None:
             if self.checkpoint:
                 self.checkpoint.save(learn)
-            raise Interrupted(self.signum)
+            raise Interrupted(self.signum, resumable=self.checkpoint is not None)
 
     def after_fit(self, learn: Learner) -> None:
         """Stop the program after a signal that came too late to stop the fit; all is saved then."""
         self.signum = int(parallel.largest(self.signum or 0)) or None
         if self.signum is not None:
-            raise Interrupted(self.signum)
+            raise Interrupted(self.signum, resumable=self.checkpoint is not None)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -71,16 +71,16 @@ def suggest(lrs: list[float], losses: list[float]) -> float:
     return max(lrs[smoothed.index(min(smoothed))] / 10, lrs[0])
 
 
-def smooth(losses: list[float]) -> list[float]:
+def smooth(losses: Sequence[float], factor: float = SMOOTHING) -> list[float]:
     """Return the exponential moving average, corrected for its begin at zero (as Adam does).
 
-    >>> smooth([2.0, 2.0])
-    [2.0, 2.0]
+    >>> smooth([1.0, 1.0, 4.0], 0.5)
+    [1.0, 1.0, 2.714285714286]
     """
     average, smoothed = 0.0, []
     for n, loss in enumerate(losses, 1):
-        average = SMOOTHING * average + (1 - SMOOTHING) * loss
-        smoothed.append(round(average / (1 - SMOOTHING**n), 12))
+        average = factor * average + (1 - factor) * loss
+        smoothed.append(round(average / (1 - factor**n), 12))
     return smoothed
 
 

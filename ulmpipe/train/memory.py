@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # malloc.h
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX, M_ARENA_MAX = -1, -2, -4, -8
 TOP_PAD_BYTES = 64 << 20
-GROWTH = 2  # times what a batch needs: with less there is no rest to reuse
+REST = 2  # times what a batch needs: with less there is no rest to reuse
 
 
 @cache
@@ -45,7 +45,7 @@ def keep_freed_memory() -> bool:
 
 
 class GiveBackMemory(Callback):
-    """Give the pages of all freed memory back to the system once they are `GROWTH` times what one batch needs.
+    """Give the pages of all freed memory back to the system once they are `REST` times what one batch needs.
 
     What a batch needs is seen at the first one after each time, which asks for all its pages again. A classifier of 2 x 600 on
     IMDB came to 11.9 GB without this, and to 7.8 GB giving back every 16 batches; of 4,000 of its reviews, 40 batches came to
@@ -55,7 +55,8 @@ class GiveBackMemory(Callback):
     order = 2000  # last: the others have let go of what they held
 
     def __init__(self) -> None:
-        self.base = self.needed = 0  # bytes of the process when it had just given back; that a batch has added to them
+        self.base = 0  # bytes of the process when it had just given back
+        self.needed = 0  # bytes that one batch has added to them
         self.is_first = False
 
     def cleanup_batch(self, learn: Learner) -> None:
@@ -66,7 +67,7 @@ class GiveBackMemory(Callback):
         added = resident_bytes() - self.base
         if self.is_first:
             self.needed, self.is_first = max(self.needed, added), False
-        elif added > GROWTH * self.needed:
+        elif added > REST * self.needed:
             malloc_trim(0)
             self.base, self.is_first = resident_bytes(), True
 

@@ -140,9 +140,8 @@ class DataParallel(Callback):
     def before_fit(self, learn: Learner) -> None:
         """Wrap the model, whose weights become those of the first process; give the others generators of their own."""
         if dist.is_initialized():
-            for (
-                buffer
-            ) in learn.model.buffers():  # fitted and measured by each process for itself, perhaps rounded otherwise
+            # Fitted and measured by each process for itself, buffers may be rounded otherwise.
+            for buffer in learn.model.buffers():
                 dist.broadcast(buffer, 0)
             devices = [torch.cuda.current_device()] if learn.device.type == "cuda" else None
             with warnings.catch_warnings(category=FutureWarning, action="ignore"):  # of a new name in torch 2.13

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ..console import log
-from ..durable import MANIFEST, read_json
+from ..durable import CURVE_FILE, MANIFEST, read_json
 from ..errors import ConfigError, UlmpipeError
-from ..journal import CURVE_FILE
 from .callback import Callback
 from .checkpoint import Checkpoint, latest_checkpoint
 from .hooks import LOG_NAME, PLOT_NAME, LayerStats

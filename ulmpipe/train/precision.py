@@ -105,10 +105,10 @@ class MixedPrecision(Callback):
         self._autocast: torch.autocast | None = None
 
     def before_fit(self, learn: Learner) -> None:
-        """Make a new scaler for fp16."""
+        """Make a new scaler for fp16. Raises `ConfigError` for a precision that the device does not have."""
         self.scale, self.n_skipped = self.init_scale, 0
+        check_precision(self.precision, learn.device)
         if self.precision == "fp16":
-            check_precision(self.precision, learn.device)
             self.scaler = torch.amp.GradScaler(learn.device.type, init_scale=self.init_scale)
 
     def before_batch(self, learn: Learner) -> None:

@@ -16,8 +16,8 @@ from learnable import Trained
 import ulmpipe
 from ulmpipe.durable import MANIFEST
 from ulmpipe.errors import StoreError
-from ulmpipe.tasks.hub import make_card, push
 from ulmpipe.tasks.model_folder import FILES, Pretrained
+from ulmpipe.tasks.push import make_card, push
 
 ROOT = Path(__file__).parents[2]
 NAMES = {*FILES, MANIFEST}

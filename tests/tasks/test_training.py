@@ -15,10 +15,10 @@ from torch.nn import functional as F
 from ulmpipe.config import PretrainConfig, TrainConfig
 from ulmpipe.errors import ConfigError
 from ulmpipe.models import LanguageModel, WordScores
-from ulmpipe.tasks import phases as task
+from ulmpipe.tasks import training as task
 from ulmpipe.tasks.corpus import Corpus
 from ulmpipe.tasks.model_folder import Pretrained
-from ulmpipe.tasks.phases import (
+from ulmpipe.tasks.training import (
     MAY_CHANGE,
     check_machine,
     common_callbacks,

@@ -16,7 +16,7 @@ from ..durable import MANIFEST, check_files, check_keys, read_json
 from ..reports.facts import changed_options
 from ..train.metrics import perplexity
 from .model_folder import CLASSIFIER, CONFIG_FILE, FILES, PARTS, named_model, read_model_manifest
-from .plan_source import source_name
+from .source import source_name
 
 # What the page shows of the results, by the hub's names where it has one.
 METRICS = {"accuracy": "accuracy", "exact_match": "exact_match", "f1_macro": "f1", "f1_micro": "f1_micro"}
