@@ -12,9 +12,9 @@ from learnable import make_docs
 from bench import record
 from bench.baselines import read
 from bench.label_efficiency import asked, curve, labelled_rows, plot
-from bench.report import serve_table
 from bench.report_accuracy import ablation_table, accuracy_table, en_small_lines, labels_table, thousand_table
 from bench.report_dask import alone_hours, dask_table, hours_of_a_terabyte
+from bench.report_predict import serve_table
 from ulmpipe.config import FinetuneConfig
 from ulmpipe.tasks.corpus import open_corpus
 from ulmpipe.tasks.labels import choose_labelled
@@ -199,7 +199,7 @@ def test_a_terabyte_takes_what_workers_or_the_one_process_take():
 def test_table_of_a_cluster_has_what_was_measured_and_the_model():
     table = dask_table(dask_result())
     assert "1.50 MB of files for each MB" in table
-    assert "| two of them | 5.0 (5.0 to 5.0) | 20.0 | 10.0 |" in table
+    assert "| two of them | 5.0 (one run) | 20.0 | 10.0 |" in table
     assert "| 8 workers | 3.5 | 5.6 |" in table and "To each of them 11.1 hours" in table
     assert "The load average of the machine was 1.5 to 3.0" in table
 
