@@ -103,14 +103,14 @@ def faults_table(result: dict[str, Any]) -> str:
     return "\n".join([*lines, "", lost + machine_line(result)])
 
 
-TABLES = {
+TABLES = {  # by the names of their results and their blocks
     "demo": demo_lines,
     "tokenize": tokenize_table,
     "exact": exact_table,
     "train": train_table,
     "accuracy": accuracy_table,
     "en_small": en_small_lines,
-    "labels": labels_table,
+    "label_efficiency": labels_table,
     "thousand": thousand_table,
     "ablation": ablation_table,
     "faults": faults_table,
@@ -128,12 +128,9 @@ TABLES = {
 
 def render(page: str) -> str:
     """A page with every block made again from its JSON."""
-    files = {"labels": "label_efficiency"}  # where a block has another name than its results
 
     def block(match: re.Match[str]) -> str:
-        result = json.loads(
-            (ROOT / "bench" / "results" / f"{files.get(match[2], match[2])}.json").read_text(encoding="utf-8")
-        )
+        result = json.loads((ROOT / "bench" / "results" / f"{match[2]}.json").read_text(encoding="utf-8"))
         return f"{match[1]}\n{TABLES[match[2]](result)}\n\n{match[3]}"
 
     return BLOCK.sub(block, page)
