@@ -19,7 +19,6 @@ import json
 import os
 import resource
 import statistics
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -32,6 +31,7 @@ from torch.nn import functional as F
 
 from bench import record
 from bench.batches import open_reviews, write_docs
+from bench.command import run_words
 from bench.turns import Peer, in_turns
 from ulmpipe.models import (
     CLASSIFIER_DROPOUTS,
@@ -236,22 +236,8 @@ def check_equal_work(size: str, peer: str) -> None:
             weights[f"0.rnns.{n}.weight_hh_l0_raw" if name == "weight_hh_l0" else f"0.rnns.{n}.module.{name}"] = weight
     with tempfile.TemporaryDirectory() as folder:
         np.savez(f"{folder}/given.npz", ids=ids, **{name: weight.detach() for name, weight in weights.items()})
-        words = [
-            "lm-step",
-            size,
-            "--given",
-            f"{folder}/given.npz",
-            "--drop-mult",
-            "0",
-            "--warm-up",
-            "0",
-            "--repeats",
-            "1",
-        ]
-        done = subprocess.run(
-            [peer, "bench/peers_train.py", *words], stdout=subprocess.PIPE, check=True, cwd=record.ROOT
-        )
-    theirs = json.loads(done.stdout)["runs"][0]["loss"]
+        options = f"--given {folder}/given.npz --drop-mult 0 --warm-up 0 --repeats 1".split()
+        theirs = run_words([peer, "bench/peers_train.py", "lm-step", size, *options])["runs"][0]["loss"]
     assert abs(theirs - loss) < 1e-4, (theirs, loss)
 
 
@@ -259,8 +245,7 @@ def measure_memory(size: str = "base") -> Found:
     """Megabytes of the loss alone, plain and ours, each in a process of its own."""
 
     def run(way: str) -> Found:
-        done = subprocess.run([sys.executable, THIS, "--interactive", "memory", way], stdout=subprocess.PIPE, check=True, cwd=record.ROOT)  # fmt: skip
-        return json.loads(done.stdout)
+        return run_words([sys.executable, THIS, "--interactive", "memory", way])
 
     runs = {way: [run(way) for _ in range(REPEATS)] for way in ("plain", "ours")}
     mb = {way: record.summary([found["mb"] for found in own]) for way, own in runs.items()}

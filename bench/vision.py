@@ -15,7 +15,6 @@ sys.path[0] = str(Path(__file__).parents[1])  # the repository, in the place of 
 
 import json
 import os
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -27,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench import record
+from bench.command import run_words
 from ulmpipe.train import pick_precision
 from vision.augment import Augment
 from vision.data import ImageBatches, read_images
@@ -196,10 +196,7 @@ def measure_train() -> dict[str, Any]:
 
 def run(words: list[str]) -> dict[str, Any]:
     """Run `python -m vision WORDS --json` and return what it prints."""
-    done = subprocess.run([sys.executable, "-m", "vision", *words, "--json"], stdout=subprocess.PIPE, text=True, cwd=record.ROOT)  # fmt: skip
-    if done.returncode:
-        sys.exit(f"{' '.join(words)} ended with {done.returncode}")
-    return json.loads(done.stdout)
+    return run_words([sys.executable, "-m", "vision", *words, "--json"])
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """The benches of accuracy: the baselines learn from the same reviews, a point is kept, the tables are drawn from points."""
 
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from learnable import make_docs
 
 from bench import record
 from bench.baselines import read
+from bench.command import run_words
 from bench.label_efficiency import asked, curve, labelled_rows, plot
 from bench.report_accuracy import ablation_table, accuracy_table, en_small_lines, labels_table, thousand_table
 from bench.report_dask import alone_hours, dask_table, hours_of_a_terabyte
@@ -84,6 +86,13 @@ def test_a_point_is_measured_once_with_the_same_command(monkeypatch: pytest.Monk
     assert record.measure_once("some", {"seed": 0}, {"command": "a"}, measure) is None and n_measured == 1
     assert record.measure_once("some", {"seed": 0}, {"command": "b"}, measure) and n_measured == 2
     assert [(point["seed"], point["accuracy"]) for point in record.read_points("some")] == [(0, 2)]
+
+
+def test_program_is_run_for_its_last_line():
+    found = run_words([sys.executable, "-c", "print('what a library says'); print('{\"n\": 3}')"])
+    assert found["n"] == 3 and found["wall_s"] > 0 and found["peak_rss_mb"] > 0
+    with pytest.raises(SystemExit, match="ended with 3"):
+        run_words([sys.executable, "-c", "raise SystemExit(3)"])
 
 
 def test_curves_are_drawn_with_every_seed(tmp_path: Path):
