@@ -42,6 +42,7 @@ from ulmpipe.models import (
     WordScores,
     scaled_dropouts,
 )
+from ulmpipe.models.fastai_names import fastai_name
 from ulmpipe.tasks.phases import CLIP, language_model_loss
 from ulmpipe.text.batches import ClassifierBatches, Docs
 from ulmpipe.train import (
@@ -230,12 +231,9 @@ def check_equal_work(size: str, peer: str) -> None:
     ids = torch.randint(2, V, (B, T + 1))
     with torch.no_grad():
         loss = model(ids[:, :-1]).scores.cross_entropy(ids[:, 1:]).item()
-    weights = {"0.encoder.weight": model.encoder.embedding.weight, "1.decoder.bias": model.decoder.bias}
-    for n, rnn in enumerate(model.encoder.rnns):
-        for name, weight in rnn.module.named_parameters():  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
-            weights[f"0.rnns.{n}.weight_hh_l0_raw" if name == "weight_hh_l0" else f"0.rnns.{n}.module.{name}"] = weight
+    weights = {fastai_name(name, has_decoder=True): weight.numpy() for name, weight in model.state_dict().items()}
     with tempfile.TemporaryDirectory() as folder:
-        np.savez(f"{folder}/given.npz", ids=ids, **{name: weight.detach() for name, weight in weights.items()})
+        np.savez(f"{folder}/given.npz", ids=ids, **weights)
         options = f"--given {folder}/given.npz --drop-mult 0 --warm-up 0 --repeats 1".split()
         theirs = run_words([peer, "bench/peers_train.py", "lm-step", size, *options])["runs"][0]["loss"]
     assert abs(theirs - loss) < 1e-4, (theirs, loss)

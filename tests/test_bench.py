@@ -18,6 +18,8 @@ from bench.report_accuracy import ablation_table, accuracy_table, en_small_lines
 from bench.report_dask import alone_hours, dask_table, hours_of_a_terabyte
 from bench.report_predict import serve_table
 from ulmpipe.config import FinetuneConfig
+from ulmpipe.models import LanguageModel
+from ulmpipe.models.fastai_names import fastai_name, from_fastai
 from ulmpipe.tasks.corpus import open_corpus
 from ulmpipe.tasks.labels import choose_labelled
 from ulmpipe.text.tokenizer import Tokenizer, TokenizerRecipe
@@ -93,6 +95,12 @@ def test_program_is_run_for_its_last_line():
     assert found["n"] == 3 and found["wall_s"] > 0 and found["peak_rss_mb"] > 0
     with pytest.raises(SystemExit, match="ended with 3"):
         run_words([sys.executable, "-c", "raise SystemExit(3)"])
+
+
+def test_weights_are_given_to_fastai_by_its_names():
+    weights = LanguageModel(9, emb_size=4, hidden_size=6, n_layers=2).state_dict()
+    found = from_fastai({fastai_name(name, has_decoder=True): weight for name, weight in weights.items()}).weights
+    assert found.keys() == weights.keys() and all(found[name].equal(weights[name]) for name in weights)
 
 
 def test_curves_are_drawn_with_every_seed(tmp_path: Path):
