@@ -72,7 +72,14 @@ def compare_with_fastai(python: str, folder: Path) -> dict[str, Any]:
     different = [
         i for i, (text, tokens) in enumerate(zip(docs, expected, strict=True)) if fast.tokenize(text) != tokens
     ]
-    return {"corpus": "imdb, fastai 2.8.12 itself", "preset": "fastai2", "documents": len(docs), "tokens": sum(map(len, expected)), "different": len(different), "first": different[:5]}  # fmt: skip
+    return {
+        "corpus": "imdb, fastai 2.8.12 itself",
+        "preset": "fastai2",
+        "documents": len(docs),
+        "tokens": sum(map(len, expected)),
+        "different": len(different),
+        "first": different[:5],
+    }
 
 
 def main() -> None:

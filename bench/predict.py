@@ -83,7 +83,9 @@ def write_for_peer(path: Path, pretrained: Pretrained, texts: list[str], docs: l
         weights |= {f"1.layers.{n}.0.weight": torch.full((n_in,), (1 + 1e-5) ** 0.5), f"1.layers.{n}.0.bias": torch.zeros(n_in)}  # fmt: skip
     arrays = {name: value.numpy() for name, value in weights.items()}
     offsets = np.cumsum([0, *map(len, docs)])
-    np.savez(path, ids=np.concatenate(docs), offsets=offsets, labels=np.zeros(len(docs), np.int64), texts=np.array(texts, object).astype(str), itos=np.array(pretrained.vocab.itos), **arrays)  # fmt: skip
+    labels, itos = np.zeros(len(docs), np.int64), np.array(pretrained.vocab.itos)
+    strings = np.array(texts, object).astype(str)
+    np.savez(path, ids=np.concatenate(docs), offsets=offsets, labels=labels, texts=strings, itos=itos, **arrays)
 
 
 class Tokenized(Predictor):

@@ -77,7 +77,11 @@ def convolutions_s(model: nn.Module, x: Tensor, precision: str) -> float:
     shapes: list[tuple[nn.Conv2d, torch.Size]] = []
     model.eval()
     convs = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
-    hooks = [conv.register_forward_pre_hook(lambda module, inputs: shapes.append((module, inputs[0].shape))) for conv in convs]  # pyright: ignore  # fmt: skip
+
+    def keep_shape(module: Any, inputs: Any) -> None:
+        shapes.append((module, inputs[0].shape))
+
+    hooks = [conv.register_forward_pre_hook(keep_shape) for conv in convs]
     with torch.no_grad():
         model(x)
     for hook in hooks:
@@ -203,10 +207,10 @@ def main() -> None:
     """Measure what was asked for; the rest of the results stays as it was."""
     measures = {"step": measure_step, "train": measure_train, "loader": measure_loader}
     record.where()
-    for name in [
-        name for name in measures if name in (sys.argv[1:] or measures)
-    ]:  # the loader last: it keeps to one core
-        record.update("vision", name, measures[name]())
+    # The loader last: it keeps to one core.
+    for name, measure in measures.items():
+        if name in (sys.argv[1:] or measures):
+            record.update("vision", name, measure())
 
 
 if __name__ == "__main__":
