@@ -108,9 +108,8 @@ def rate(runs: list[dict[str, Any]], n_tokens: int) -> dict[str, Any]:
 
 def measure_billion(store: TokenStore, folder: Path) -> dict[str, Any]:
     """Each kind of document in a process of its own, so that memory is that of the batches alone."""
-    segment_tokens = store.n_tokens // len(
-        store.segments
-    )  # what lies together in a file: as in the store of the reviews
+    # What lies together in a file: as in the store of the reviews.
+    segment_tokens = store.n_tokens // len(store.segments)
     path = folder / "billion.bin"
     with path.open("wb") as file:
         file.truncate(2 * N_TOKENS)

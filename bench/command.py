@@ -32,7 +32,7 @@ def run(command: str, **places: Any) -> dict[str, Any]:
 
 
 def run_words(words: Sequence[Any]) -> dict[str, Any]:
-    """Run a program that prints one JSON object; ends this one where it fails."""
+    """Run a program whose last line is a JSON object; ends this one where it fails."""
     begin_s = time.monotonic()
     with subprocess.Popen([str(word) for word in words], stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         assert process.stdout is not None
@@ -41,8 +41,9 @@ def run_words(words: Sequence[Any]) -> dict[str, Any]:
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         sys.exit(f"{' '.join(map(str, words))} ended with {process.returncode}")
-    wall_s = round(time.monotonic() - begin_s, 1)
-    return {"wall_s": wall_s, "peak_rss_mb": usage.ru_maxrss // 1024, **json.loads(printed)}
+    wall_s = round(time.monotonic() - begin_s, 3)
+    found = json.loads(printed.rstrip().rpartition("\n")[2])
+    return {"wall_s": wall_s, "peak_rss_mb": usage.ru_maxrss // 1024, **found}
 
 
 def run_training(command: str, folder: Path, **places: Any) -> dict[str, Any]:

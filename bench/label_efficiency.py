@@ -36,11 +36,8 @@ from ulmpipe.text.batches import IntArray
 NAME = "label_efficiency"
 LABELS, SEEDS = ("100", "500", "2000", "10000", "all"), 3
 SEEDED = 2000  # labels: with more one seed is enough
-COLOURS = {
-    "ulmpipe": "#0072B2",
-    "tfidf": "#D55E00",
-    "embeddings": "#009E73",
-}  # Okabe and Ito: safe for the colour-blind
+# Okabe and Ito: safe for the colour-blind.
+COLOURS = {"ulmpipe": "#0072B2", "tfidf": "#D55E00", "embeddings": "#009E73"}
 TITLES = {"ulmpipe": "ulmpipe", "tfidf": "TF-IDF + regression", "embeddings": "MiniLM + regression"}
 
 

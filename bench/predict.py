@@ -30,6 +30,7 @@ import torch
 from bench import record
 from bench.turns import Peer, in_turns
 from ulmpipe.models import SIZES, TextClassifier
+from ulmpipe.models.fastai_names import fastai_name
 from ulmpipe.tasks.model_folder import CLASSIFIER, Pretrained
 from ulmpipe.tasks.predict import FAST_FROM, Predictor, from_pretrained
 from ulmpipe.text.engine import FastTokenizer
@@ -73,12 +74,8 @@ def make_model(size: str, texts: list[str]) -> Pretrained:
 def write_for_peer(path: Path, pretrained: Pretrained, texts: list[str], docs: list[list[int]]) -> None:
     """Documents and weights, under fastai's names."""
     state = pretrained.model.state_dict()
-    weights = {"0.module.encoder.weight": state["encoder.rnn.embedding.weight"]}
-    for name, value in state.items():
-        if name.startswith("encoder.rnn.rnns."):
-            n, last = name.split(".")[3], name.split(".")[-1]
-            theirs = "weight_hh_l0_raw" if last == "weight_hh_l0" else f"module.{last}"
-            weights[f"0.module.rnns.{n}.{theirs}"] = value
+    encoder = {name.replace(".rnn.", ".", 1): value for name, value in state.items() if name.startswith("encoder.rnn.")}
+    weights = {f"0.module.{fastai_name(name, has_decoder=False)}": value for name, value in encoder.items()}
     for n, linear in enumerate((2, 5)):
         weights[f"1.layers.{n}.2.weight"] = weight = state[f"head.layers.{linear}.weight"]
         # fastai's batch norms, made to do nothing: they divide by the root of 1 + 1e-5.
@@ -86,7 +83,9 @@ def write_for_peer(path: Path, pretrained: Pretrained, texts: list[str], docs: l
         weights |= {f"1.layers.{n}.0.weight": torch.full((n_in,), (1 + 1e-5) ** 0.5), f"1.layers.{n}.0.bias": torch.zeros(n_in)}  # fmt: skip
     arrays = {name: value.numpy() for name, value in weights.items()}
     offsets = np.cumsum([0, *map(len, docs)])
-    np.savez(path, ids=np.concatenate(docs), offsets=offsets, labels=np.zeros(len(docs), np.int64), texts=np.array(texts, object).astype(str), itos=np.array(pretrained.vocab.itos), **arrays)  # fmt: skip
+    labels, itos = np.zeros(len(docs), np.int64), np.array(pretrained.vocab.itos)
+    strings = np.array(texts, object).astype(str)
+    np.savez(path, ids=np.concatenate(docs), offsets=offsets, labels=labels, texts=strings, itos=itos, **arrays)
 
 
 class Tokenized(Predictor):

@@ -88,16 +88,8 @@ def where() -> dict[str, Any]:
     def git(*words: str) -> str:
         return subprocess.run(["git", *words], capture_output=True, text=True, cwd=ROOT).stdout.strip()
 
-    changed = git(
-        "status",
-        "--porcelain",
-        "--untracked-files=no",
-        "--",
-        ".",
-        ":!bench/results",
-        ":!README.md",
-        ":!bench/README.md",
-    )
+    places = (".", ":!bench/results", ":!README.md", ":!bench/README.md")
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", *places)
     return {"commit": git("rev-parse", "--short", "HEAD") + "-dirty" * bool(changed), "machine": info()}
 
 

@@ -1,4 +1,4 @@
-"""Lines that several tables of README have: where a result was measured, what a command came to. Used by report.py."""
+"""What several tables share: where a result was measured, its range, what a command came to. Used by report*.py."""
 
 import math
 from typing import Any
@@ -19,6 +19,12 @@ def parts_line(parts: dict[str, Any]) -> str:
     machine = next(iter(parts.values()))["machine"]
     commits = ", ".join(dict.fromkeys(part["commit"] for part in parts.values()))
     return machine_line({"machine": machine, "commit": commits})
+
+
+def ranged(found: dict[str, Any], *, unit: float = 1.0, digits: int = 0) -> str:
+    """Median and range of a measurement, in units of `unit`: `4.67 (4.58 to 4.68)`."""
+    median, low, high = (f"{n / unit:,.{digits}f}" for n in (found["median"], found["all"][0], found["all"][-1]))
+    return f"{median} ({low} to {high})" if len(found["all"]) > 1 else f"{median} (one run)"
 
 
 def command_rows(runs: list[dict[str, Any]]) -> list[str]:

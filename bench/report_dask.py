@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from bench.report_common import machine_line
+from bench.report_common import machine_line, ranged
 
 TERABYTE_MB = 1e6
 N_WORKERS = (1, 8, 32, 128)
@@ -48,10 +48,7 @@ def dask_table(result: dict[str, Any]) -> str:
         found = result["seconds"][name]
         cpu = result["seconds"].get(f"{name}, processors") or result["seconds"].get(f"{name}, processor")
         per_cpu = f"{mb / cpu['median']:.1f}" if cpu else ""
-        low, high = found["all"][0], found["all"][-1]
-        lines.append(
-            f"| {shown} | {found['median']:.1f} ({low:.1f} to {high:.1f}) | {mb / found['median']:.1f} | {per_cpu} |"
-        )
+        lines.append(f"| {shown} | {ranged(found, digits=1)} | {mb / found['median']:.1f} | {per_cpu} |")
     lines += ["", "| a terabyte, by these rates | folder seen, hours | files sent, hours |", "|---|---|---|"]
     for n in N_WORKERS:
         seen, sent = (hours_of_a_terabyte(result, n, sent=sent) for sent in (False, True))

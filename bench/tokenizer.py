@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,31 +24,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bench import record
+from bench.command import run_words
 from bench.corpora import data_folder
 from ulmpipe.text.documents import _together
 from ulmpipe.text.engine import FastTokenizer
 from ulmpipe.text.pieces import Document
 from ulmpipe.text.tokenizer import Tokenizer
 
-ROOT = Path(__file__).parent.parent
 REPEATS, FASTAI_REPEATS = 5, 1
 SIZES = (18_750, 25_000, 75_000)
 REVIEW = 1300  # characters of the one document
 
 
-def run_command(words: list[str]) -> tuple[float, dict[str, Any]]:
-    """Seconds of a whole process, and the JSON it prints."""
-    begin_s = time.monotonic()
-    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT)
-    if done.returncode:
-        sys.exit(f"{' '.join(words)} ended with {done.returncode}: {done.stderr[-500:]}")
-    return time.monotonic() - begin_s, json.loads(done.stdout.splitlines()[-1])
-
-
-def tokenize(source: Path, out: Path, *options: str) -> tuple[float, dict[str, Any]]:
+def tokenize(source: Path, out: Path, *options: Any) -> dict[str, Any]:
     """`ulmpipe tokenize SOURCE` into a fresh folder."""
     shutil.rmtree(out, ignore_errors=True)
-    return run_command([sys.executable, "-m", "ulmpipe", "tokenize", str(source), "-o", str(out), "--json", *options])
+    return run_words([sys.executable, "-m", "ulmpipe", "tokenize", source, "-o", out, "--json", *options])
 
 
 def write_sources(folder: Path) -> dict[int, Path]:
@@ -75,27 +65,27 @@ def measure_commands(paths: dict[int, Path], folder: Path, peer: str | None) -> 
     """Cold and warm commands on files of several sizes, in turn; fastai among them."""
     out, tables = folder / "out.tok", folder / "tables.arrow"
     tokenize(paths[25_000], out)  # compiles what is not compiled yet
-    tokenize(paths[75_000], out, "--tables", str(tables))
+    tokenize(paths[75_000], out, "--tables", tables)
     seconds: dict[str, list[float]] = {}
-    result: dict[str, Any] = {}
+    runs: dict[str, Any] = {}
+
+    def keep(name: str, found: dict[str, Any]) -> None:
+        runs[name] = found
+        seconds.setdefault(name, []).append(found["wall_s"])
+
     for repeat in range(REPEATS):
         for n, path in paths.items():
-            wall_s, result[f"cold {n}"] = tokenize(path, out)
-            seconds.setdefault(f"cold {n}", []).append(wall_s)
-        wall_s, result["warm 75000"] = tokenize(paths[75_000], out, "--tables", str(tables))
-        seconds.setdefault("warm 75000", []).append(wall_s)
+            keep(f"cold {n}", tokenize(path, out))
+        keep("warm 75000", tokenize(paths[75_000], out, "--tables", tables))
         if repeat < FASTAI_REPEATS:
-            wall_s, _ = tokenize(paths[75_000], out, "--rules", "fastai2")
-            seconds.setdefault("cold fastai2 rules 75000", []).append(wall_s)
+            keep("cold fastai2 rules 75000", tokenize(paths[75_000], out, "--rules", "fastai2"))
             if peer:
-                wall_s, result["fastai 75000"] = run_command([peer, "bench/peers.py", "fastai", str(paths[75_000])])
-                seconds.setdefault("fastai 75000", []).append(wall_s)
-    wall_s, result["spacy 75000"] = tokenize(paths[75_000], out, "--engine", "spacy")
-    seconds["spacy 75000"] = [wall_s]
+                keep("fastai 75000", run_words([peer, "bench/peers.py", "fastai", paths[75_000]]))
+    keep("spacy 75000", tokenize(paths[75_000], out, "--engine", "spacy"))
     if peer:
-        ours = tokenize(paths[75_000], out, "--rules", "fastai2")[1]
-        assert result["fastai 75000"]["n_tokens"] == ours["n_tokens"], (result["fastai 75000"], ours)
-    return {"wall_s": {name: record.summary(walls) for name, walls in seconds.items()}, "runs": result}
+        ours, theirs = runs["cold fastai2 rules 75000"], runs["fastai 75000"]
+        assert theirs["n_tokens"] == ours["n_tokens"], (theirs, ours)
+    return {"wall_s": {name: record.summary(walls) for name, walls in seconds.items()}, "runs": runs}
 
 
 def measure_scan(texts: list[str]) -> dict[str, Any]:
@@ -137,11 +127,11 @@ def main() -> None:
         paths = write_sources(folder)
         texts = pq.read_table(paths[75_000])["text"].to_pylist()
         assert_same_tokens(texts)
-        result = {"scan": measure_scan(texts)}
+        result: dict[str, Any] = {"mb": sum(len(text.encode()) for text in texts) / 1e6, "scan": measure_scan(texts)}
         if peer:
-            result["peers in memory"] = run_command([peer, "bench/peers.py", "in-memory", str(paths[75_000])])[1]
+            result["peers in memory"] = run_words([peer, "bench/peers.py", "in-memory", paths[75_000]])["rates"]
         result |= measure_commands(paths, folder, peer)
-    record.write("tokenize", json.loads(json.dumps({"mb": 99.639617, **result}).replace(name, "out")))
+    record.write("tokenize", json.loads(json.dumps(result).replace(name, "out")))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ import json
 import os
 import resource
 import statistics
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -32,6 +31,7 @@ from torch.nn import functional as F
 
 from bench import record
 from bench.batches import open_reviews, write_docs
+from bench.command import run_words
 from bench.turns import Peer, in_turns
 from ulmpipe.models import (
     CLASSIFIER_DROPOUTS,
@@ -42,6 +42,7 @@ from ulmpipe.models import (
     WordScores,
     scaled_dropouts,
 )
+from ulmpipe.models.fastai_names import fastai_name
 from ulmpipe.tasks.training import CLIP, language_model_loss
 from ulmpipe.text.batches import ClassifierBatches, Docs
 from ulmpipe.train import (
@@ -230,28 +231,11 @@ def check_equal_work(size: str, peer: str) -> None:
     ids = torch.randint(2, V, (B, T + 1))
     with torch.no_grad():
         loss = model(ids[:, :-1]).scores.cross_entropy(ids[:, 1:]).item()
-    weights = {"0.encoder.weight": model.encoder.embedding.weight, "1.decoder.bias": model.decoder.bias}
-    for n, rnn in enumerate(model.encoder.rnns):
-        for name, weight in rnn.module.named_parameters():  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
-            weights[f"0.rnns.{n}.weight_hh_l0_raw" if name == "weight_hh_l0" else f"0.rnns.{n}.module.{name}"] = weight
+    weights = {fastai_name(name, has_decoder=True): weight.numpy() for name, weight in model.state_dict().items()}
     with tempfile.TemporaryDirectory() as folder:
-        np.savez(f"{folder}/given.npz", ids=ids, **{name: weight.detach() for name, weight in weights.items()})
-        words = [
-            "lm-step",
-            size,
-            "--given",
-            f"{folder}/given.npz",
-            "--drop-mult",
-            "0",
-            "--warm-up",
-            "0",
-            "--repeats",
-            "1",
-        ]
-        done = subprocess.run(
-            [peer, "bench/peers_train.py", *words], stdout=subprocess.PIPE, check=True, cwd=record.ROOT
-        )
-    theirs = json.loads(done.stdout)["runs"][0]["loss"]
+        np.savez(f"{folder}/given.npz", ids=ids, **weights)
+        options = f"--given {folder}/given.npz --drop-mult 0 --warm-up 0 --repeats 1".split()
+        theirs = run_words([peer, "bench/peers_train.py", "lm-step", size, *options])["runs"][0]["loss"]
     assert abs(theirs - loss) < 1e-4, (theirs, loss)
 
 
@@ -259,8 +243,7 @@ def measure_memory(size: str = "base") -> Found:
     """Megabytes of the loss alone, plain and ours, each in a process of its own."""
 
     def run(way: str) -> Found:
-        done = subprocess.run([sys.executable, THIS, "--interactive", "memory", way], stdout=subprocess.PIPE, check=True, cwd=record.ROOT)  # fmt: skip
-        return json.loads(done.stdout)
+        return run_words([sys.executable, THIS, "--interactive", "memory", way])
 
     runs = {way: [run(way) for _ in range(REPEATS)] for way in ("plain", "ours")}
     mb = {way: record.summary([found["mb"] for found in own]) for way, own in runs.items()}

@@ -15,7 +15,6 @@ sys.path[0] = str(Path(__file__).parents[1])  # the repository, in the place of 
 
 import json
 import os
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -27,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench import record
+from bench.command import run_words
 from ulmpipe.train import pick_precision
 from vision.augment import Augment
 from vision.data import ImageBatches, read_images
@@ -77,7 +77,11 @@ def convolutions_s(model: nn.Module, x: Tensor, precision: str) -> float:
     shapes: list[tuple[nn.Conv2d, torch.Size]] = []
     model.eval()
     convs = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
-    hooks = [conv.register_forward_pre_hook(lambda module, inputs: shapes.append((module, inputs[0].shape))) for conv in convs]  # pyright: ignore  # fmt: skip
+
+    def keep_shape(module: Any, inputs: Any) -> None:
+        shapes.append((module, inputs[0].shape))
+
+    hooks = [conv.register_forward_pre_hook(keep_shape) for conv in convs]
     with torch.no_grad():
         model(x)
     for hook in hooks:
@@ -196,20 +200,17 @@ def measure_train() -> dict[str, Any]:
 
 def run(words: list[str]) -> dict[str, Any]:
     """Run `python -m vision WORDS --json` and return what it prints."""
-    done = subprocess.run([sys.executable, "-m", "vision", *words, "--json"], stdout=subprocess.PIPE, text=True, cwd=record.ROOT)  # fmt: skip
-    if done.returncode:
-        sys.exit(f"{' '.join(words)} ended with {done.returncode}")
-    return json.loads(done.stdout)
+    return run_words([sys.executable, "-m", "vision", *words, "--json"])
 
 
 def main() -> None:
     """Measure what was asked for; the rest of the results stays as it was."""
     measures = {"step": measure_step, "train": measure_train, "loader": measure_loader}
     record.where()
-    for name in [
-        name for name in measures if name in (sys.argv[1:] or measures)
-    ]:  # the loader last: it keeps to one core
-        record.update("vision", name, measures[name]())
+    # The loader last: it keeps to one core.
+    for name, measure in measures.items():
+        if name in (sys.argv[1:] or measures):
+            record.update("vision", name, measure())
 
 
 if __name__ == "__main__":

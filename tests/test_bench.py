@@ -1,6 +1,7 @@
 """The benches of accuracy: the baselines learn from the same reviews, a point is kept, the tables are drawn from points."""
 
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,14 @@ from learnable import make_docs
 
 from bench import record
 from bench.baselines import read
+from bench.command import run_words
 from bench.label_efficiency import asked, curve, labelled_rows, plot
-from bench.report import serve_table
 from bench.report_accuracy import ablation_table, accuracy_table, en_small_lines, labels_table, thousand_table
 from bench.report_dask import alone_hours, dask_table, hours_of_a_terabyte
+from bench.report_predict import serve_table
 from ulmpipe.config import FinetuneConfig
+from ulmpipe.models import LanguageModel
+from ulmpipe.models.fastai_names import fastai_name, from_fastai
 from ulmpipe.tasks.corpus import open_corpus
 from ulmpipe.tasks.labels import choose_labelled
 from ulmpipe.text.tokenizer import Tokenizer, TokenizerRecipe
@@ -84,6 +88,19 @@ def test_a_point_is_measured_once_with_the_same_command(monkeypatch: pytest.Monk
     assert record.measure_once("some", {"seed": 0}, {"command": "a"}, measure) is None and n_measured == 1
     assert record.measure_once("some", {"seed": 0}, {"command": "b"}, measure) and n_measured == 2
     assert [(point["seed"], point["accuracy"]) for point in record.read_points("some")] == [(0, 2)]
+
+
+def test_program_is_run_for_its_last_line():
+    found = run_words([sys.executable, "-c", "print('what a library says'); print('{\"n\": 3}')"])
+    assert found["n"] == 3 and found["wall_s"] > 0 and found["peak_rss_mb"] > 0
+    with pytest.raises(SystemExit, match="ended with 3"):
+        run_words([sys.executable, "-c", "raise SystemExit(3)"])
+
+
+def test_weights_are_given_to_fastai_by_its_names():
+    weights = LanguageModel(9, emb_size=4, hidden_size=6, n_layers=2).state_dict()
+    found = from_fastai({fastai_name(name, has_decoder=True): weight for name, weight in weights.items()}).weights
+    assert found.keys() == weights.keys() and all(found[name].equal(weights[name]) for name in weights)
 
 
 def test_curves_are_drawn_with_every_seed(tmp_path: Path):
@@ -199,7 +216,7 @@ def test_a_terabyte_takes_what_workers_or_the_one_process_take():
 def test_table_of_a_cluster_has_what_was_measured_and_the_model():
     table = dask_table(dask_result())
     assert "1.50 MB of files for each MB" in table
-    assert "| two of them | 5.0 (5.0 to 5.0) | 20.0 | 10.0 |" in table
+    assert "| two of them | 5.0 (one run) | 20.0 | 10.0 |" in table
     assert "| 8 workers | 3.5 | 5.6 |" in table and "To each of them 11.1 hours" in table
     assert "The load average of the machine was 1.5 to 3.0" in table
 

@@ -63,7 +63,7 @@ def from_fastai(state: Any) -> Imported:
     weights: dict[str, Tensor] = {}
     for ours, shape in expected.items():
         if ours not in sources:
-            wrong.append(f"{_theirs(ours, has_decoder)} is missing")
+            wrong.append(f"{fastai_name(ours, has_decoder=has_decoder)} is missing")
             continue
         for theirs, tensor in sources[ours]:
             if tensor.shape != shape:
@@ -85,6 +85,17 @@ def add_words(weights: Mapping[str, Tensor], n: int) -> dict[str, Tensor]:
         mean = weights[name].mean(dim=0, dtype=torch.float64, keepdim=True).to(weights[name].dtype)
         added[name] = torch.cat([weights[name], *[mean] * n])
     return added
+
+
+def fastai_name(ours: str, *, has_decoder: bool) -> str:
+    """What fastai 1 and 2 call one of our weights; in an encoder without the leading `0.`."""
+    if ours == BIAS_KEY:
+        return "1.decoder.bias"
+    if ours == EMBEDDING_KEY:
+        name = "encoder.weight"
+    else:
+        name = ours.removeprefix("encoder.").replace("module.weight_hh_l0", f"weight_hh_l0{RAW}")
+    return f"0.{name}" if has_decoder else name
 
 
 def _state_dict(state: Any) -> dict[str, Tensor]:
@@ -146,17 +157,6 @@ def _expected(found: Mapping[str, Tensor]) -> tuple[dict[str, torch.Size], Sizes
     with torch.device("meta"):
         model = LanguageModel(vocab_size, **sizes, pad_id=0)
     return {name: tensor.shape for name, tensor in model.state_dict().items()}, sizes
-
-
-def _theirs(ours: str, has_decoder: bool) -> str:
-    """What fastai 1 and 2 call one of our weights."""
-    if ours == BIAS_KEY:
-        return "1.decoder.bias"
-    if ours == EMBEDDING_KEY:
-        name = "encoder.weight"
-    else:
-        name = ours.removeprefix("encoder.").replace("module.weight_hh_l0", f"weight_hh_l0{RAW}")
-    return f"0.{name}" if has_decoder else name
 
 
 def _kind(value: Any) -> str:
