@@ -39,7 +39,8 @@ MAY_IMPORT = {
     "reports": {*BASE, "journal", "options", "train"},
     "server": {"reports"},  # its marks.css
     "tasks": {*BASE, "hub", "journal", "options", "config", "models", "train", "text", "reports", "server"},
-    "cli": {*BASE, "command", "config", "tasks", "train", "machine", "journal_cli"},
+    "shown": {"tasks"},  # for their types, and which words of a prediction are the strongest
+    "cli": {*BASE, "command", "config", "shown", "tasks", "train", "machine", "journal_cli"},
     "spacy_component": {"errors", "tasks"},
     "__main__": {"cli"},
     "__init__": set(),

@@ -1,6 +1,6 @@
 """The command line: a thin skin over the functions in `tasks`. Flags are made from the fields of config.py (command.py).
 
-Results go to stdout, progress and errors to stderr; `--json` prints exactly one JSON object (predict: one a line).
+Results go to stdout, in the words of shown.py, progress and errors to stderr; `--json` prints one JSON object (predict: one a line).
 Nothing heavy is imported before a command runs, so that `ulmpipe --help` answers at once.
 """
 
@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from . import __version__, command, config
+from . import __version__, command, config, shown
 from .command import Device, Json, Quiet, completes, finish, print_json, with_options
 from .console import log, set_quiet
 from .errors import DONE, INTERRUPTED, UlmpipeError
@@ -62,19 +62,10 @@ def tokenize(
     for_tokens_only()
     if dry_run:
         would = plan(source, out, **options)
-        lines = [
-            f"{would.n_files:,} files, {would.n_bytes / 1e6:,.1f} MB, in {would.n_units:,} work units on {would.workers} workers",
-            f"disk: about {would.disk_bytes / 1e6:,.0f} MB, {would.disk_free_bytes / 1e6:,.0f} MB are free; memory: about {would.memory_bytes / 1e6:,.0f} MB",
-            f"{would.out}, not written: this is a dry run",
-        ]
-        finish(would, [*would.notes, *lines], as_json=json)
+        finish(would, shown.planned(would), as_json=json)
         return
     result = run(source, out, **options)
-    lines = (
-        f"{result.n_docs:,} documents, {result.n_tokens:,} tokens, {result.vocab_size:,} in the vocabulary",
-        f"{result.out}{' (as it was)' if result.reused else f'  {result.seconds:.1f} s, {result.mb_per_s:.2f} MB/s'}",
-    )
-    finish(result, lines, as_json=json, n_quarantined=result.n_quarantined)
+    finish(result, shown.tokenized(result), as_json=json, n_quarantined=result.n_quarantined)
 
 
 @app.command()
@@ -87,11 +78,7 @@ def pretrain(source: Source, *, out: Out = None, json: Json = False, quiet: Quie
 
     with processes():
         result = run(source, out, **options)
-    lines = (
-        f"perplexity {result.perplexity:.1f}, accuracy {result.accuracy:.3f} on held-out text",
-        f"{result.out}  {result.seconds:.0f} s, {result.tokens_per_s:,.0f} tokens/s",
-    )
-    finish(result, lines, as_json=json, n_quarantined=result.n_quarantined)
+    finish(result, shown.pretrained(result), as_json=json, n_quarantined=result.n_quarantined)
 
 
 @app.command()
@@ -104,15 +91,7 @@ def finetune(source: Source, *, out: Out = None, json: Json = False, quiet: Quie
 
     with processes():
         result = run(source, out, **options)
-    if result.accuracy is None:
-        reached = f"language model: loss {result.valid_loss:.3f} on held-out text"
-    elif result.folds is not None:
-        values = result.folds.get("accuracy") or result.folds["exact_match"]
-        reached = f"accuracy {result.accuracy:.3f} ({len(values)} folds, from {min(values):.3f} to {max(values):.3f}), macro F1 {result.f1_macro:.3f}; trained on all {result.n_labels:,} labelled documents ({', '.join(result.labels)})"
-    else:
-        reached = f"accuracy {result.accuracy:.3f} on held-out documents, after {result.n_labels:,} labelled ones ({', '.join(result.labels)})"
-    lines = (reached, f"{result.out}  {result.seconds:.0f} s")
-    finish(result, lines, as_json=json, n_quarantined=result.n_quarantined)
+    finish(result, shown.finetuned(result), as_json=json, n_quarantined=result.n_quarantined)
 
 
 @app.command()
@@ -132,15 +111,7 @@ def evaluate(
     from .tasks.evaluate import evaluate as run
 
     result = run(model, source, device=device, quantize=quantize, **options)
-    if result.perplexity is not None:
-        lines = [f"perplexity {result.perplexity:.2f}, accuracy {result.accuracy:.4f} on {result.n:,} tokens"]
-    else:
-        exact = "" if result.exact_match is None else f" (all labels right), micro F1 {result.f1_micro:.4f}"
-        lines = [f"accuracy {result.accuracy:.4f}{exact}, macro F1 {result.f1_macro:.4f} on {result.n:,} documents"]
-        lines += [f"  {label}: F1 {f1:.4f}" for label, f1 in (result.f1 or {}).items()]
-        lines += ["confusion (rows: truth, columns: prediction)"] if result.confusion else []
-        lines += ["  " + "".join(f"{n:>8}" for n in row) + f"  {label}" for row, label in zip(result.confusion, result.labels or [], strict=True)] if result.confusion else []  # fmt: skip
-    finish(result, lines, as_json=json, n_quarantined=result.n_quarantined)
+    finish(result, shown.evaluated(result), as_json=json, n_quarantined=result.n_quarantined)
 
 
 @app.command()
@@ -164,18 +135,14 @@ def predict(
 
     prepare_to_predict(with_spacy=tables is None)
     from .tasks.predict import predict as run
-    from .tasks.predict import strongest
 
     options: Any = {"explain": explain, "quantize": quantize, "precision": precision}
     for prediction in run(model, _texts(texts or ["-"]), device=device, tables=tables, **options):
         if json:
             print_json({k: v for k, v in asdict(prediction).items() if v is not None})
             continue
-        shown = prediction.text if len(prediction.text) <= 80 else prediction.text[:79] + "…"
-        labels = ", ".join(prediction.labels) or f"none (nearest: {prediction.label})"
-        typer.echo(f"{labels}\t{prediction.probability:.3f}\t{shown}")
-        if prediction.words is not None:
-            typer.echo("\t" + ", ".join(f"{word} {share:+.0%}" for word, share in strongest(prediction.words)))
+        for line in shown.predicted(prediction):
+            typer.echo(line)
 
 
 def _texts(given: list[str]) -> Iterator[str]:
@@ -222,8 +189,11 @@ def export(
     from .tasks.export import export as run
 
     result = run(model, out, format=format)
-    lines = [f"{result.out}  {result.mb:.1f} MB, opset {result.opset}; its vocabulary: {result.vocab}"]
-    finish(result, lines, as_json=json)
+    finish(
+        result,
+        [f"{result.out}  {result.mb:.1f} MB, opset {result.opset}; its vocabulary: {result.vocab}"],
+        as_json=json,
+    )
 
 
 @app.command()
@@ -271,11 +241,7 @@ def import_fastai(
     from .tasks.import_fastai import import_fastai as run
 
     result = run(weights, itos, out, **options)
-    lines = (
-        f"{result.vocab_size:,} words, {result.n_layers} layers of {result.hidden_size}, embedding {result.emb_size}, --rules {result.rules}",
-        f"{result.out}  go on with: ulmpipe finetune SOURCE --from {result.out} --rules {result.rules}",
-    )
-    finish(result, lines, as_json=json)
+    finish(result, shown.imported(result), as_json=json)
 
 
 @app.command()
@@ -284,10 +250,9 @@ def doctor(model: Model, source: Source, *, json: Json = False, quiet: Quiet = F
     """Look whether a model and a source go together, before hours are spent."""
     set_quiet(quiet)
     from .tasks.doctor import doctor as run
-    from .tasks.doctor import lines
 
     result = run(model, source, **options)
-    finish(result, lines(result), as_json=json)
+    finish(result, shown.examined(result), as_json=json)
 
 
 @app.command()
@@ -322,12 +287,7 @@ def demo(*, out: Out = None, json: Json = False, quiet: Quiet = False) -> None:
     from .tasks.demo import demo as run
 
     result = run(out)
-    lines = [
-        f"accuracy {result.accuracy:.3f} on {result.n_test:,} reviews it has not seen, after {result.seconds:.0f} s"
-    ]
-    lines += [f"  {p.label} (1 is positive)  {p.probability:.3f}  {p.text}" for p in result.predictions]
-    lines += [f"try it: ulmpipe predict {result.out}/classifier 'your own review'"]
-    finish(result, lines, as_json=json)
+    finish(result, shown.demonstrated(result), as_json=json)
 
 
 # ---- the skin -------------------------------------------------------------------------------------------------------

@@ -10,7 +10,8 @@ from fastai_states import ITOS, make_state, write_pair
 from learnable import Trained, files_below, make_docs, write_csv
 
 from ulmpipe.errors import SourceError, StoreError
-from ulmpipe.tasks.doctor import DoctorResult, doctor, lines
+from ulmpipe.shown import examined
+from ulmpipe.tasks.doctor import DoctorResult, doctor
 from ulmpipe.tasks.import_fastai import import_fastai
 from ulmpipe.tasks.model_folder import Pretrained
 from ulmpipe.tasks.tokenize import tokenize
@@ -104,7 +105,7 @@ def test_labels_that_are_no_classes_are_told(trained: Trained, tmp_path: Path):
     prices = [(text, f"{n * 0.37:.2f}") for n, (text, _) in enumerate(make_docs(40))]
     found = doctor(trained.lm, write_csv(tmp_path / "prices.csv", prices), **READ)
     assert any("40 different labels in 40 labelled documents, numbers" in problem for problem in found.problems)
-    shown = [line for line in lines(found) if line.startswith("label ")]
+    shown = [line for line in examined(found) if line.startswith("label ")]
     assert len(shown) == 9 and shown[-1].endswith("and 32 more")
 
 

@@ -25,7 +25,7 @@ from ..text.vocab import VOCAB_FILE
 from .corpus import Corpus, count_words, open_corpus, open_store, recipe_options
 from .dataset_source import Source, takes_datasets
 from .describe import count_labels, quantiles, unknown_share, without
-from .labels import FEW_DOCUMENTS, MAX_SHOWN, check_classes, shortened
+from .labels import FEW_DOCUMENTS, check_classes, shortened
 from .model_check import CheckedModel, check_model
 from .model_folder import CLASSIFIER, LANGUAGE_MODEL, named_model
 
@@ -231,33 +231,3 @@ def _no_classes(corpus: Corpus) -> Iterator[str]:
 def _other_labels(labels: Sequence[str], known: Sequence[str]) -> Iterator[str]:
     if unknown := [label for label in labels if label not in known]:
         yield f"the model does not know the labels {', '.join(unknown[:5])}: it knows {', '.join(known[:5])}"
-
-
-# ---- for people -----------------------------------------------------------------------------------------------------
-
-
-def lines(found: DoctorResult) -> Iterator[str]:
-    """What the command prints: the numbers, then the problems."""
-    size = f"{found.model_vocab_size:,} words" if found.model_vocab_size else "no vocabulary"
-    yield f"model      {found.kind or 'unknown'}, {size}, {_recipe_words(found.model_recipe)}"
-    yield f"source     {found.n_train:,} documents to train on, {found.n_valid:,} held out; {found.n_tokens:,} tokens, {found.vocab_size:,} words, {_recipe_words(found.recipe)}"
-    if found.tokens_mapped is not None and found.words_mapped is not None:
-        yield f"mapped     {found.tokens_mapped:.1%} of the tokens, {found.words_mapped:.1%} of the words"
-    if found.unmapped:
-        yield "unmapped   " + ", ".join(f"{word!r} {n:,}" for word, n in found.unmapped.items())
-    valid = "" if found.unknown_valid is None else f", {found.unknown_valid:.2%} of the held-out ones"
-    yield f"unknown    {found.unknown_train:.2%} of the tokens to train on{valid}"
-    yield f"lengths    median {found.lengths['median']:,}, 90 % up to {found.lengths['p90']:,}, longest {found.lengths['longest']:,}"
-    for label, n in list(found.labels.items())[:MAX_SHOWN]:
-        yield f"label      {label}: {n['train']:,} to train on, {n['valid']:,} held out"
-    if (n_more := len(found.labels) - MAX_SHOWN) > 0:
-        yield f"label      and {n_more:,} more"
-    if found.n_unlabelled:
-        yield f"unlabelled {found.n_unlabelled:,}"
-    yield from (f"problem    {problem}" for problem in found.problems)
-    if not found.problems:
-        yield "no problem found"
-
-
-def _recipe_words(recipe: dict[str, str] | None) -> str:
-    return f"--lang {recipe['lang']} --rules {recipe['rules']}" if recipe else "rules unknown"
