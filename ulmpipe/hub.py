@@ -57,7 +57,9 @@ def upload(name: str, files: Mapping[str, Path | bytes], *, private: bool, messa
             page = api.create_repo(name, private=private, exist_ok=True)
             api.create_commit(name, operations, commit_message=message)
     except Exception as err:  # as above
-        raise UlmpipeError(f"the hub did not take {name} ({_reason(err)}): set HF_TOKEN to a token that may write there, or `hf auth login`") from err  # fmt: skip
+        answered = getattr(err, "response", None) is not None or isinstance(err, hub.errors.LocalTokenNotFoundError)
+        mend = "set HF_TOKEN to a token that may write there, or `hf auth login`" if answered else "see to the network"
+        raise UlmpipeError(f"the hub did not take {name} ({_reason(err)}): {mend}") from err
     return str(page)
 
 

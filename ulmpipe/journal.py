@@ -234,7 +234,7 @@ def _git(*args: str, folder: Path | None) -> str | None:
 DATASET_PREFIX = (
     "ulmpipe-dataset-"  # of the temporary folder that stands for a `datasets.Dataset` (tasks/dataset_source.py)
 )
-DATASET = re.compile(rf".*/{DATASET_PREFIX}(\w+)-[^/]+/[^/]+")
+DATASET = re.compile(rf"\S*/{DATASET_PREFIX}(\w+)-[^/\s]+/dataset(?:/[\w.]+)?")
 URL = re.compile(r"\w[\w+.-]*://\S+")
 # In a URL: who asks, up to the last @ (after a colon the password may hold a slash), and what is signed.
 SECRETS = re.compile(r"(?<=://)(?:[^/?#:]*:[^?#]*|[^/?#]*)@|\?.*")

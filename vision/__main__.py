@@ -19,6 +19,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 Source = Annotated[str, typer.Argument(help="folder of class folders, table, or name (imagenette, imagewoof, pets, cifar10, digits)")]  # fmt: skip

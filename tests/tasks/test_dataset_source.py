@@ -180,7 +180,8 @@ def test_a_dataset_is_trained_on(trained: Trained, tmp_path: Path, monkeypatch: 
     assert dry_run(dataset, "out").n_files == 1
     name = f"datasets.Dataset({dataset._fingerprint})"  # not the temporary folder
     facts = Facts.load(Path(comp.out))
-    assert facts.source == name and facts.command.startswith(f"ulmpipe finetune '{name}' -o models/dataset ")
+    assert facts.source == name and facts.command.startswith("ulmpipe.finetune(dataset, out='models/dataset', ")
+    assert facts.command.endswith(f")  # in Python, with {name}")
     assert json.loads(Path(comp.out, "config.json").read_text())["trained"]["source"] == name
     assert newest(Path("models/journal.db"), 1)[0]["source"] == name
 
@@ -197,7 +198,10 @@ def test_what_is_no_dataset_is_refused(saved: Path):
     ):  # fmt: skip
         with pytest.raises(SourceError, match=reason):
             ulmpipe.tokenize(wrong)
-    with pytest.raises(SourceError, match="it has 'n', 'text', 'label': name one with --text-column"):
+    with pytest.raises(
+        SourceError,
+        match=r"^datasets\.Dataset\(\w+\) has no column 'nosuch', it has 'n', 'text', 'label': name one with --text-column",
+    ):
         ulmpipe.tokenize(dataset, text_column="nosuch", label_column="nosuch")
 
 

@@ -123,6 +123,14 @@ def test_truncated_file_is_named(own: Path, name: str):
         Pretrained.from_pretrained(own / "clf")
 
 
+def test_an_altered_byte_of_the_weights_is_found_as_they_are_loaded(own: Path):
+    data = bytearray((own / "clf/model.safetensors").read_bytes())
+    data[-100] ^= 1
+    (own / "clf/model.safetensors").write_bytes(data)
+    with pytest.raises(StoreError, match="model.safetensors was altered: its sha256 is not that of manifest.json"):
+        Pretrained.from_pretrained(own / "clf")
+
+
 def test_weights_of_another_shape_are_refused(own: Path):
     config = json.loads((own / "clf" / CONFIG_FILE).read_text())
     config["settings"]["hidden_size"] += 1

@@ -129,6 +129,11 @@ def test_custom_rules_reach_the_tokenizer(trained: Trained):
     assert comp.probabilities == ref.probabilities
 
 
+def test_what_is_no_text_is_named(model: Pretrained):
+    with pytest.raises(TypeError, match="texts holds a int, expected strings"):
+        Predictor(model).predict(["a", 3])  # pyright: ignore[reportArgumentType]
+
+
 def test_tables_that_are_not_there_are_refused(model: Pretrained):
     with pytest.raises(
         ConfigError, match=r"--tables nosuch.arrow does not exist: tokenize --tables nosuch.arrow writes it"

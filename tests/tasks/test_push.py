@@ -88,6 +88,8 @@ def test_a_hub_that_refuses_is_one_line(hub: Hub, trained: Trained, tmp_path: Pa
     ended = run(hub, tmp_path, "push", trained.clf, "me/refused", HF_TOKEN="hf_wrong")
     check_refused(ended, 1, "the hub did not take me/refused (")
     assert "set HF_TOKEN" in ended.err and "me/refused" not in hub.repositories
+    ended = run(hub, tmp_path, "push", trained.clf, "me/reviews", HF_ENDPOINT="http://127.0.0.1:9")
+    check_refused(ended, 1, "see to the network")
     ended = run(hub, tmp_path, "predict", "me/nosuch", "x")
     check_refused(ended, 1, "me/nosuch is no folder here, and the hub did not give it (")
     ended = run(hub, tmp_path, "predict", "me/nosuch", "x", HF_HUB_OFFLINE="1")
@@ -161,6 +163,15 @@ def test_the_page_of_a_language_model(trained: Trained):
     assert front["metrics"] == ["perplexity"] and "license" not in front and "model-index" not in front
     assert "ulmpipe finetune reviews.csv --from me/lm" in body and "Labels" not in body
     assert f"| perplexity | {trained.pretrained.perplexity:.4g} |" in body
+
+
+def test_the_page_says_how_many_documents_judged(trained: Trained):
+    config = json.loads((trained.clf / "config.json").read_text())
+    assert config["trained"]["n_valid"] == 20
+    config["trained"]["results"]["accuracy"] = 0.9
+    assert "held out of the training (20 documents, standard error 0.067):" in make_card(config, "me/reviews")
+    del config["trained"]["n_valid"]  # as older models have none
+    assert "held out of the training:" in make_card(config, "me/reviews")
 
 
 def test_what_is_in_a_config_is_no_markup(trained: Trained):

@@ -11,12 +11,16 @@ from torch.nn import functional as F
 
 from ulmpipe.config import FinetuneConfig
 from ulmpipe.errors import UlmpipeError
+from ulmpipe.models import TextClassifier
 from ulmpipe.reports.facts import Facts
+from ulmpipe.tasks.corpus import Corpus
 from ulmpipe.tasks.evaluate import evaluate
 from ulmpipe.tasks.finetune import finetune
 from ulmpipe.tasks.model_folder import Pretrained
 from ulmpipe.tasks.predict import from_pretrained
-from ulmpipe.tasks.report import report
+from ulmpipe.tasks.report import report, words_alone
+from ulmpipe.text.labels import is_labelled
+from ulmpipe.text.store import TokenStore
 
 
 def test_every_training_writes_its_page(trained: Trained):
@@ -93,6 +97,29 @@ def test_the_command_makes_the_same_options(trained: Trained, monkeypatch: pytes
     words = shlex.split(facts.command)
     assert words[0] == "ulmpipe" and cli(*words[1:]).code == 1
     assert FinetuneConfig(**given) == FinetuneConfig(**facts.options)  # pyright: ignore[reportArgumentType]
+
+
+def test_the_page_of_the_language_model_tells_of_its_part_of_the_run(trained: Trained):
+    lm, clf = Facts.load(trained.clf / "lm"), Facts.load(trained.clf)
+    assert lm.options["stage"] == "lm" and " --stage lm" in lm.command and " --stage" not in clf.command
+    assert not [stage for stage in lm.timing_s if stage.startswith("classifier") or stage == "everything else"]
+    assert lm.timing_s.items() <= clf.timing_s.items() and "everything else" in clf.timing_s
+
+
+def test_words_and_pairs_alone_are_judged_too(trained: Trained):
+    """So that nobody credits the network with what they know."""
+    facts, model = Facts.load(trained.clf), Pretrained.from_pretrained(trained.clf)
+    assert facts.results["right_by_words_and_pairs_alone"] == 1.0  # words tell all in these texts
+    assert "In training the loss is of the network alone" in facts.of_losses
+    assert facts.of_losses in (trained.clf / "report.html").read_text()
+    assert Facts.load(trained.lm).of_losses == ""
+    store = TokenStore(trained.store)
+    corpus = Corpus(store, np.arange(4), store, np.flatnonzero(is_labelled(store.doc_labels)))
+    assert isinstance(model.model, TextClassifier) and model.model.ngrams is not None
+    right = [int(model.model.ngrams(torch.tensor(store.doc(d).tolist())[None].long(), torch.tensor([len(store.doc(d))])).argmax()) == store.doc_labels[d] for d in corpus.valid]  # fmt: skip
+    assert words_alone(model, corpus) == pytest.approx(np.mean(right))
+    model.model.ngrams = None
+    assert words_alone(model, corpus) is None
 
 
 def test_folds_leave_nothing_to_judge_by(trained: Trained, tmp_path: Path):

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -216,7 +217,17 @@ def test_a_store_behind_a_url_is_no_source(reviews: Path, here: Path, memory: st
 def test_the_plan_of_a_dry_run_knows_urls(reviews: Path, here: Path, memory: str):
     with BEHIND["http"](reviews) as url:
         comp, ref = dry_run(url, memory, workers=1), dry_run(reviews, "some.tok", workers=1)
-    assert comp == ref and comp.n_files == 11 and not any(here.iterdir())
+    assert (
+        replace(comp, out="some.tok", notes=comp.notes[:-1]) == ref and comp.n_files == 11 and not any(here.iterdir())
+    )
+    assert (
+        comp.out == memory and comp.notes[-1] == f"the store is made in some.tok, which stays, and copied to {memory}"
+    )
+    for task_of in (dry_run, tokenize):
+        with pytest.raises(
+            ConfigError, match="-o https://host/a.tok is on the web, where files are read and not written"
+        ):
+            task_of(reviews, "https://host/a.tok", workers=1)
     fs, root = fsspec.url_to_fs(memory)
     fs.pipe_file(f"{root}/thesis.doc", b"years of work")
     with pytest.raises(UlmpipeError, match="some.tok holds something else"):

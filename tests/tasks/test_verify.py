@@ -66,6 +66,13 @@ def test_store_with_fewer_documents_than_it_says_is_refused(trained: Trained, ow
         verify(path.parent)
 
 
+def test_a_url_is_to_be_copied_first():
+    with pytest.raises(
+        StoreError, match="s3://bucket/a.tok is a URL, expected a folder of this machine: copy it here first"
+    ):
+        verify("s3://bucket/a.tok")
+
+
 def test_missing_folder_is_refused(tmp_path: Path):
     with pytest.raises(StoreError, match="does not exist, expected a token store"):
         verify(tmp_path / "absent")

@@ -53,6 +53,13 @@ def test_check_columns_names_the_columns_there_are(tmp_path: Path):
     check_columns(piece, Columns("review"), ["review", "stars"])  # a label under its default name may be absent
 
 
+def test_a_csv_that_begins_with_an_empty_line_is_told_so(tmp_path: Path):
+    with pytest.raises(
+        SourceError, match="a.csv is empty, or begins with an empty line, expected the names of its columns"
+    ):
+        plan_files([piece_of(tmp_path / "a.csv", "\ntext,label\na,b\n") and tmp_path / "a.csv"])
+
+
 def test_csv_records_tile_the_file(tmp_path: Path):
     data = b'\xef\xbb\xbftext,label\r\n"a\nb, c",1\n\n"say ""x""",2\nlast,3'
     records = list(csv_records(piece_of(tmp_path / "a.csv", data)))
@@ -217,7 +224,9 @@ def test_flipped_parquet_footers_raise_source_error_or_nothing(tmp_path: Path, r
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl"])
 def test_an_empty_table_is_refused(tmp_path: Path, name: str):
     (tmp_path / name).touch()
-    with pytest.raises(SourceError, match="it has none"):
+    with pytest.raises(
+        SourceError, match="it has none" if name.endswith("jsonl") else "is empty, or begins with an empty line"
+    ):
         plan_files([tmp_path / name])
 
 

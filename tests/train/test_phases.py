@@ -133,7 +133,10 @@ def test_max_steps_bound_a_phase(tmp_path: Path):
 
 
 def test_resume_without_any_checkpoint_is_refused(tmp_path: Path):
-    with pytest.raises(ConfigError, match="has no checkpoint to resume from: check the spelling of -o"):
+    with pytest.raises(
+        ConfigError,
+        match="has no checkpoint to resume from: leave out --resume to begin .*, or check the spelling of -o",
+    ):
         check_resume(True, tmp_path, tmp_path / "lm")
     (tmp_path / "lm" / "checkpoint-3").mkdir(parents=True)
     check_resume(True, tmp_path, tmp_path / "lm")

@@ -66,6 +66,7 @@ class Facts:
     words: dict[str, dict[str, int]] = field(default_factory=dict)  # heading -> word -> how often
     judged: Judged | None = None
     mistakes: list[Mistake] = field(default_factory=list)
+    of_losses: str = ""  # what to know of the curves
     pictures: dict[str, str] = field(default_factory=dict)  # PNG in the run's folder -> what it shows
     timing_s: dict[str, float] = field(default_factory=dict)  # stage -> seconds
     run: dict[str, Any] = field(default_factory=dict)  # the journal's entry
@@ -101,8 +102,15 @@ def run_again(command: Sequence[str], config: Any) -> dict[str, Any]:
     options = {name: written_down(value) for name, value in asdict(config).items() if name not in FORGOTTEN}
     changed = changed_options(options, type(config))
     flags = as_flags(type(config), {name: options[name] for name in changed})
-    words = [shlex.quote(written_down(word)) for word in command]
-    return {"command": " ".join([*words, *flags]), "options": options, "changed": changed}
+    words = [written_down(word) for word in command]
+    again = " ".join([*map(shlex.quote, words), *flags])
+    if dataset := next((word for word in words if word.startswith("datasets.Dataset(")), ""):  # which no shell has
+        given = [
+            f"{name}={value!r}"
+            for name, value in {"out": words[-1], **{name: options[name] for name in changed}}.items()
+        ]
+        again = f"ulmpipe.{words[1]}(dataset, {', '.join(given)})  # in Python, with {dataset}"
+    return {"command": again, "options": options, "changed": changed}
 
 
 def histogram(values: NDArray[Any], unit: str) -> dict[str, Any]:

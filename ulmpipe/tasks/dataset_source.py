@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
 
 from ..config import ReadConfig
 from ..errors import SourceError
-from ..journal import DATASET_PREFIX
+from ..journal import DATASET_PREFIX, written_down
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -39,7 +39,10 @@ def takes_datasets(task: Callable[Given, Result]) -> Callable[Given, Result]:
         given = signature.bind(*args, **kwargs)
         columns = [str(kwargs.get(name, getattr(ReadConfig, name))) for name in ("text_column", "label_column")]
         with as_path(given.arguments["source"], columns) as given.arguments["source"]:
-            return task(*given.args, **given.kwargs)
+            try:
+                return task(*given.args, **given.kwargs)
+            except SourceError as err:
+                raise SourceError(written_down(str(err))) from err
 
     return run
 

@@ -1,6 +1,8 @@
 """`ulmpipe evaluate MODEL SOURCE`: how good a model is on documents it has not seen."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -180,8 +182,17 @@ def _evaluate_answers(pretrained: Pretrained, pred: Tensor, target: Tensor, n_qu
     )
 
 
-def classify_documents(pretrained: Pretrained, store: TokenStore, which: IntArray) -> tuple[IntArray, Tensor, Tensor]:
-    """Documents (N,) of those `which`, longest first, their logits (N, C) and their labels, on the CPU."""
+def classify_documents(
+    pretrained: Pretrained,
+    store: TokenStore,
+    which: IntArray,
+    *,
+    score: Callable[[Tensor, Tensor], Tensor] | None = None,
+) -> tuple[IntArray, Tensor, Tensor]:
+    """Documents (N,) of those `which`, longest first, their logits (N, C) and their labels, on the CPU.
+
+    `score`, by default the whole classifier, gives the logits (B, C) of ids (B, L) and lengths (B,).
+    """
     assert isinstance(pretrained.model, TextClassifier)
     batches = ClassifierBatches(
         Docs.from_store(store),
@@ -192,11 +203,12 @@ def classify_documents(pretrained: Pretrained, store: TokenStore, which: IntArra
         shuffle=False,
     )
     device = next(pretrained.model.parameters()).device
+    give = score or partial(classify, pretrained.model)
     found = []
     n_done = 0
     with progress("evaluate", len(which)) as bar:
         for ids, lengths, y in batches.batches(0):
-            found.append((classify(pretrained.model, ids.to(device), lengths.to(device)).cpu(), y))
+            found.append((give(ids.to(device), lengths.to(device)).cpu(), y))
             n_done += len(y)
             bar.update(n_done)
     pred, target = zip(*found, strict=True)

@@ -30,6 +30,7 @@ from .dataset_source import Source, takes_datasets
 from .folds import FOLDS_FOLDER, check_folds_finished, cross_validate, folds_begun, means, start_folds_over
 from .labels import choose_labelled, fold_parts, strata
 from .model_folder import (
+    BOX,
     CLASSIFIER,
     CONFIG_FILE,
     LANGUAGE_MODEL,
@@ -130,15 +131,13 @@ def finetune(
         )
         run.finish(asdict(result))
         if is_first() and config.report:
-            learned_from = corpus if config.folds is None else _with_all(corpus)
-            for folder in folders:
-                of_it: dict[str, Any] = {"task": "finetune", "source": str(source), "out": str(out), "read_s": read_s}
-                of_it |= {
-                    "chosen": chosen if folder == out else None,
-                    "start": start and start.vocab,
-                    "curves": folders,
-                }
-                report_training(folder, learned_from if folder == out else corpus, config, run, **of_it)
+            of_it: dict[str, Any] = {"task": "finetune", "source": str(source), "out": str(out), "read_s": read_s, "start": start and start.vocab}  # fmt: skip
+            if config.stage != "classifier":
+                of_lm = replace(config, stage="lm", n_labels=None, folds=None, tune_thresholds=False)
+                report_training(out / LM_FOLDER, corpus, of_lm, run, **of_it, is_whole=config.stage == "lm")
+            if config.stage != "lm":
+                learned_from = corpus if config.folds is None else _with_all(corpus)
+                report_training(out, learned_from, config, run, **of_it, chosen=chosen, curves=folders)
     return result
 
 
@@ -267,6 +266,10 @@ def _with_start(config: FinetuneConfig, source: str, out: Path) -> FinetuneConfi
         return replace(config, from_model=begun_with)
     lang = TokenStore(source).manifest["recipe"]["lang"] if is_store(Path(source)) else config.lang
     folder = newest_language_model() or boxed_language_model(lang)
+    if (
+        folder and folder.parent == BOX and not Path(folder.name).exists()
+    ):  # a name that means the same on other machines
+        folder = folder.name
     nothing = f"no language model under {MODELS_FOLDER}/, and none of {lang!r} in the box: starting from nothing"
     log(f"starting from {folder}" if folder else nothing)
     return replace(config, from_model=str(folder or "none"))
@@ -279,7 +282,9 @@ def _load_start(config: FinetuneConfig, out: Path) -> Pretrained | None:
     folder = out / LM_FOLDER if config.from_model is None else config.from_model
     start = Pretrained.from_pretrained(folder)
     if start.kind != LANGUAGE_MODEL:
-        raise UlmpipeError(f"{folder} is a {start.kind}, expected a language model: pretrain makes one")
+        has_own = (Path(folder) / LM_FOLDER / CONFIG_FILE).exists()
+        mend = f"its own is {Path(folder) / LM_FOLDER}" if has_own else "pretrain makes one"
+        raise UlmpipeError(f"{folder} is a {start.kind}, expected a language model: {mend}")
     if start.trained.get("backward"):
         raise UlmpipeError(
             f"{folder} was trained on texts read backward, and these are read forward: choose another --from"

@@ -125,6 +125,8 @@ class Predictor:
             raise ConfigError("--explain needs gradients, which int8 weights don't have: leave --quantize out")
         texts = iter(texts)
         while chunk := list(islice(texts, CHUNK_TEXTS)):
+            if wrong := [text for text in chunk if not isinstance(text, str)]:
+                raise TypeError(f"texts holds a {type(wrong[0]).__name__}, expected strings")
             yield from self._predict_chunk(chunk, explain)
 
     def save_pretrained(self, folder: Path | str) -> None:

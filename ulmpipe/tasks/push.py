@@ -5,6 +5,7 @@ model folder -> its config.json, told to people -> README.md (card.md) -> ulmpip
 The other way is `from_pretrained("owner/name")` (model_folder.py). The page says what config.json knows and nothing else.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from ..console import log
 from ..durable import MANIFEST, check_files, check_keys, read_json
 from ..reports.facts import changed_options
 from ..train.metrics import perplexity
+from .labels import standard_error
 from .model_folder import CLASSIFIER, CONFIG_FILE, FILES, PARTS, named_model, read_model_manifest
 from .source import source_name
 
@@ -67,6 +69,16 @@ def push(
     return Pushed(repo_id, url, private, sizes, card)
 
 
+def _judged_by(results: Mapping[str, float], n_valid: int) -> str:
+    """How many documents judged a classifier, and how far its share of right ones may be off; nothing of an older model."""
+    share = results.get("accuracy", results.get("exact_match"))
+    return (
+        f"{n_valid:,} documents, standard error {standard_error(share, n_valid):.3f}"
+        if n_valid and share is not None
+        else ""
+    )
+
+
 def make_card(config: dict[str, Any], repo_id: str, *, license: str | None = None) -> str:
     """The page of a model: what its `config.json` says, told to people, under what the hub reads (YAML)."""
     trained, recipe = config["trained"], config["recipe"]
@@ -94,6 +106,7 @@ def make_card(config: dict[str, Any], repo_id: str, *, license: str | None = Non
         labels=dict(zip(config["labels"], thresholds, strict=False)),
         multi_label=bool(config.get("multi_label")),
         n_labels=int(trained.get("n_labels", 0)),
+        judged_by=_judged_by(found, int(trained.get("n_valid", 0))) if is_classifier else "",
         max_tokens=int(trained.get("max_tokens", 0)),
         vocab_size=int(config["settings"].get("vocab_size", 0)),
         ngrams=bool(options.get("ngrams")),

@@ -21,6 +21,7 @@ from ..console import log, progress
 from ..durable import write_bytes
 from ..errors import ConfigError, UlmpipeError
 from ..journal import Run, written_down
+from ..models import TextClassifier
 from ..reports.facts import Facts, Judged, Mistake, histogram, judged_by, judged_by_answers, run_again
 from ..reports.page import check_runs, compare_page, one_page, only_noted, write_report
 from ..reports.timing import timing
@@ -39,6 +40,7 @@ from .evaluate import classify_documents
 from .model_folder import CLASSIFIER, Pretrained
 from .predict import own_word_scores, shares
 
+OF_LOSSES = "In training the loss is of the network alone; held out it is of the network and the words and pairs of words beside it."
 COMPARED_FILE = "compared.html"
 MARK, MARK_WITHIN = b'<meta name="generator" content="ulmpipe">', 1000  # stands at the top of every page of ours
 N_WORDS = 25  # in a list of words
@@ -87,32 +89,37 @@ def report_training(
     start: Vocab | None = None,
     read_s: float = 0.0,
     curves: Sequence[Path] = (),
+    is_whole: bool = True,
 ) -> None:
     """Write `report.json` and `report.html` into the folder of a finished model.
 
     `task`, `source` and `out` are the words of its command. `chosen` are the documents (n,) whose labels were learned from,
     numbers in the corpus's store; `start` is the vocabulary of the language model that the training began with, `read_s` what
-    it took to read and tokenize, `curves` the folders whose phases were part of the run (default: this one). Whatever goes
-    wrong is one line of the log.
+    it took to read and tokenize, `curves` the folders whose phases it tells of (default: this one), and `is_whole` whether
+    these are all of the run. Whatever goes wrong is one line of the log.
     """
     with only_noted(folder):
         pretrained = Pretrained.from_pretrained(folder, device=str(pick_device(config.device)))
         is_classifier = pretrained.kind == CLASSIFIER
         judged, mistakes = judge(pretrained, corpus) if is_classifier else (None, [])
+        results = _telling(pretrained.trained["results"], is_classifier=is_classifier)
+        if (alone := words_alone(pretrained, corpus)) is not None:
+            results["right_by_words_and_pairs_alone"] = alone
         words = count_words(corpus)
         new = without(words, start.stoi) if start is not None else None
         facts = Facts(
             **run_again(["ulmpipe", task, source, "-o", out], config),
             kind=pretrained.kind,
             source=written_down(source),
-            results=_telling(pretrained.trained["results"], is_classifier=is_classifier),
+            results=results,
+            of_losses=OF_LOSSES if alone is not None else "",
             data=_how_many(corpus, pretrained, words, new),
             classes=_classes(corpus if chosen is None else replace(corpus, train=chosen)) if is_classifier else {},
             lengths=histogram(corpus.store.doc_lengths[corpus.train], "tokens"),
             words=_words(corpus.store, words, new),
             judged=judged,
             mistakes=mistakes,
-            timing_s=timing(curves or [folder], {"reading and tokenizing": read_s}, run),
+            timing_s=timing(curves or [folder], {"reading and tokenizing": read_s}, run, is_whole=is_whole),
             run=run.entry(),
         )
         facts.save(folder)
@@ -190,6 +197,17 @@ def judge(pretrained: Pretrained, corpus: Corpus) -> tuple[Judged | None, list[M
             mistakes.append(_mistake(pretrained, store, docs[i], logits[i], said[i], target[i], float(losses[i])))
             bar.update(n)
     return judged, mistakes
+
+
+def words_alone(pretrained: Pretrained, corpus: Corpus) -> float | None:
+    """How many of the held-out documents are right by words and pairs of words alone, without the network; None where there are none."""
+    which = corpus.valid[is_labelled(corpus.valid_store.doc_labels[corpus.valid])]
+    if not isinstance(pretrained.model, TextClassifier) or pretrained.model.ngrams is None or not len(which):
+        return None
+    _, logits, target = classify_documents(pretrained, corpus.valid_store, which, score=pretrained.model.ngrams)
+    if not pretrained.multi_label:
+        target = F.one_hot(target, len(pretrained.labels))
+    return float((pretrained.given(logits) == (target > 0)).all(dim=1).double().mean())
 
 
 def _mistake(

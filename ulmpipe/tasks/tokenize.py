@@ -21,7 +21,7 @@ from ..options import make_config
 from ..text.cluster import digests_on_cluster
 from ..text.done import done_folder, read_done
 from ..text.pieces import Quarantined, ReadFunction
-from ..text.remote import is_url
+from ..text.remote import is_url, is_web
 from ..text.rules import Rules
 from ..text.shards import Job, UnitRecord, merge_counts, order_labels
 from ..text.source import (
@@ -102,6 +102,10 @@ def _folder(source: str, out: str | Path | None) -> Path:
     """Where a store is made."""
     if out is None:
         return Path(f"{source_name(source)}.tok")
+    if is_web(str(out)):
+        raise ConfigError(
+            f"-o {out} is on the web, where files are read and not written: expected a folder, s3://, gs:// or the like"
+        )
     return local_folder(str(out)) if is_url(str(out)) else Path(out)
 
 
@@ -125,6 +129,9 @@ def dry_run(
         check_room(plan, folder, force=config.force)
     except UlmpipeError as err:
         notes.append(f"a run would be refused: {err}")
+    if out is not None and is_url(str(out)):
+        would = replace(would, out=str(out))
+        notes.append(f"the store is made in {folder}, which stays, and copied to {out}")
     return replace(would, notes=[*would.notes, *notes])
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from ..console import progress
 from ..durable import MANIFEST, a, check_files, manifest_kind, read_manifest
 from ..errors import StoreError
+from ..text.remote import is_url
 from ..text.store import KIND as TOKEN_STORE
 from ..text.store import TokenStore
 from .model_folder import FORMAT_VERSION, KINDS, Pretrained, read_model_manifest
@@ -28,6 +29,8 @@ def verify(folder: str | Path) -> Verified:
 
     Raises `StoreError` that names the first file that is missing, truncated or altered.
     """
+    if is_url(str(folder)):
+        raise StoreError(f"{folder} is a URL, expected a folder of this machine: copy it here first")
     folder = Path(folder)
     if not folder.exists():
         raise StoreError(f"{folder} does not exist, expected a {TOKEN_STORE} or a model folder: check the spelling")

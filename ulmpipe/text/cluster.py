@@ -222,6 +222,8 @@ def connected(scheduler: str, asked: Asked) -> "Iterator[Client]":
         ) from err
     with client:
         try:
+            if not client.nthreads():
+                log(f"waiting for a worker of {scheduler}, {WORKERS_S:.0f} s at most")
             client.wait_for_workers(1, timeout=WORKERS_S)
         except TimeoutError as err:
             raise UlmpipeError(

@@ -42,13 +42,18 @@ def is_url(path: str) -> bool:
     return URL.match(path) is not None
 
 
+def is_web(url: str) -> bool:
+    """Whether a URL is one of a web server, which gives files and takes none."""
+    return url.startswith(("http://", "https://"))
+
+
 def without_query(url: str) -> str:
     """A URL of the web without what is signed; anything else, where a name may have a `?`, as it is.
 
     >>> without_query("https://host/a.csv?sig=b/c"), without_query("s3://bucket/why?.csv")
     ('https://host/a.csv', 's3://bucket/why?.csv')
     """
-    return url.partition("?")[0] if url.startswith(("http://", "https://")) else url
+    return url.partition("?")[0] if is_web(url) else url
 
 
 def file_system(url: str) -> "tuple[AbstractFileSystem, str]":
@@ -83,11 +88,10 @@ def list_files(url: str) -> list[RemoteFile]:
         fs, path = file_system(url)
         found: Mapping[str, Any] = fs.find(path, detail=True)  # pyright: ignore[reportAssignmentType]
         files: list[RemoteFile] = []
-        is_web = url.startswith(("http://", "https://"))
         for full, info in found.items():
             name = full.removeprefix(path.rstrip("/")).lstrip("/")
             # Consoles of object stores make empty objects for folders; a web server's index has links to itself, otherwise sorted.
-            if name and not name.endswith("/") and not (is_web and "?" in name):
+            if name and not name.endswith("/") and not (is_web(url) and "?" in name):
                 sized = info if info.get("size") is not None else fs.info(full)  # a list of HTTP has no sizes
                 files.append(_remote_file(name, f"{url.rstrip('/')}/{name}", sized))
     except SourceError:

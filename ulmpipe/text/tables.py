@@ -44,6 +44,10 @@ def check_columns(piece: Piece, columns: Columns, found: list[str]) -> None:
     )
     for option, column in asked.items():
         if column not in found:
+            if piece.format in ("csv", "tsv") and not any(found):
+                raise SourceError(
+                    f"{piece.path} is empty, or begins with an empty line, expected the names of its columns"
+                )
             raise SourceError(
                 f"{piece.path} has no column {column!r}, it has {', '.join(map(repr, found)) or 'none'}: name one with {option}"
             )

@@ -121,7 +121,7 @@ def check_resume(resume: bool, *folders: Path) -> None:
     """Say that a finished model is replaced; raise `ConfigError` where `--resume` finds no checkpoint in any folder."""
     if resume and not any(path for folder in folders for path in folder.glob("checkpoint-*")):
         raise ConfigError(
-            f"{folders[0]} has no checkpoint to resume from: check the spelling of -o, or leave out --resume"
+            f"{folders[0]} has no checkpoint to resume from: leave out --resume to begin (a training that stops before its first leaves none), or check the spelling of -o"
         )
     if not resume and (folders[0] / MANIFEST).exists():
         log(f"{folders[0]} holds a finished model: it is replaced when this one is")
