@@ -4,13 +4,7 @@ from dataclasses import dataclass
 
 from ulmpipe.options import option
 
-ARCHS = (
-    "xresnet18",
-    "xresnet34",
-    "xresnet50",
-    "xresnet101",
-    "xresnet152",
-)  # without torch, so that --help is soon there
+ARCHS = tuple(f"xresnet{n}" for n in (18, 34, 50, 101, 152))  # without torch, so that --help is soon there
 
 
 @dataclass(frozen=True)

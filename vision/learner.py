@@ -2,6 +2,8 @@
 
 learn = cnn_learner("xresnet18", data, mixup=0.4, smooth=0.1)
 learn.fit_one_cycle(5, 5e-3, moms=MOMS)
+
+With `smooth` the losses that are told, of validation too, are those of smoothed labels; `evaluate` gives the plain one.
 """
 
 from collections.abc import Callable, Sequence

@@ -217,9 +217,8 @@ def in_workers(function: Callable[..., Any], tasks: Iterable[tuple[Any, ...]], w
     if workers == 1:
         yield from (function(*task) for task in tasks)
         return
-    executor = get_memmapping_executor(
-        workers, max_nbytes=None
-    )  # joblib's pool, shared with the tokenizer of this process
+    # joblib's pool, shared with the tokenizer of this process.
+    executor = get_memmapping_executor(workers, max_nbytes=None)
     ahead: deque[Any] = deque()
     try:
         for task in tasks:

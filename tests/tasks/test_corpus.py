@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -250,3 +251,16 @@ def test_hub_name_says_its_own_split(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     monkeypatch.setattr("ulmpipe.tasks.source.find_split", find_split)
     assert plan_source("hf:a/b:test", TokenizeConfig(), splits=("test",)).paths == (("a.csv", str(file)),)
     assert asked == [("hf:a/b:test", "train")]
+
+
+def test_what_can_not_work_is_refused_before_the_texts_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("ulmpipe.tasks.tokenize.digest", lambda *args: pytest.fail("the texts are read first"))
+    source = str(write_csv(tmp_path / "a.csv", make_docs(20)))
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"max_vocab": 3}, "--max-vocab is 3, expected more"),
+        ({"tables": "nosuch/t.arrow"}, "its folder does not exist"),
+    ]
+    for options, reason in wrong:
+        with pytest.raises(ConfigError, match=reason):
+            open_corpus(source, PretrainConfig(workers=1, **options), tmp_path, labelled=False)
+    assert not (tmp_path / "tokens").exists()

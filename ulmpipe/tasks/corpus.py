@@ -26,7 +26,7 @@ from ..text.tokenizer import TokenizerRecipe
 from ..text.vocab import Vocab
 from .labels import check_classes, hint_separator, in_proportion, strata
 from .source import columns_of, plan_source, source_name
-from .tokenize import store_fingerprint, tokenize_plan
+from .tokenize import check_tables, recipe_and_vocab, store_fingerprint, tokenize_plan
 
 DECIDES_IDS = ("lang", "rules", "vocab", "max_vocab", "min_freq")
 MAX_HELD_OUT = 2000  # documents: enough to tell a percent from another, few enough to be read after every epoch
@@ -170,9 +170,8 @@ def numbered_store(
     go_on: bool = True,
 ) -> TokenStore:
     """Tokenize a plan into `beside/tokens/<name>-<fingerprint>.tok`, unless it is there; `go_on` as in `tokenize_plan`."""
-    if vocab is None and config.vocab is not None:
-        vocab = Vocab.load(Path(config.vocab))
-    recipe = TokenizerRecipe(config.lang, custom_rules or config.rules)
+    check_tables(config, custom_rules)
+    recipe, vocab = recipe_and_vocab(config, custom_rules, vocab)
     fingerprint = store_fingerprint(plan, config, recipe, vocab, labels, known=known)
     out = beside / "tokens" / f"{name}-{fingerprint[:8]}.tok"
     given: dict[str, Any] = {"custom_rules": custom_rules, "vocab": vocab, "labels": labels, "known": known}

@@ -88,7 +88,7 @@ def tokenize(
         return tokenize_plan(plan, folder, config, **given)
     older = manifest_there(str(out))
     look_first(plan, folder, config, custom_rules=custom_rules)
-    recipe, vocab = _recipe_and_vocab(config, custom_rules, None)
+    recipe, vocab = recipe_and_vocab(config, custom_rules, None)
     fingerprint = store_fingerprint(plan, config, recipe, vocab, None, read=read)
     if older and read is None and custom_rules is None and _is_final(older, fingerprint, force=config.force):
         log(f"{out} holds these tokens already")
@@ -124,8 +124,8 @@ def dry_run(
     if is_there:
         notes.append(f"{out or folder} holds tokens already: they stay where texts and settings are the same, else they are replaced")  # fmt: skip
     try:
-        _check_tables(config, None)
-        _recipe_and_vocab(config, None, None)
+        check_tables(config, None)
+        recipe_and_vocab(config, None, None)
         check_room(plan, folder, force=config.force)
     except UlmpipeError as err:
         notes.append(f"a run would be refused: {err}")
@@ -155,7 +155,7 @@ def tokenize_plan(
     """
     look_first(plan, out, config, custom_rules=custom_rules)
     was_store = is_store(out)
-    recipe, vocab = _recipe_and_vocab(config, custom_rules, vocab)
+    recipe, vocab = recipe_and_vocab(config, custom_rules, vocab)
     fingerprint = fingerprint or store_fingerprint(plan, config, recipe, vocab, labels, read=read, known=known)
     key, same_again = done_key(fingerprint, config), read is None and custom_rules is None
     if same_again and _holds(out, fingerprint, force=config.force):
@@ -183,13 +183,13 @@ def tokenize_plan(
 
 def look_first(plan: Plan, out: Path, config: TokenizeConfig, *, custom_rules: Rules | None = None) -> None:
     """Refuse what can't work, before all files are read for the fingerprint."""
-    _check_tables(config, custom_rules)
+    check_tables(config, custom_rules)
     check_output(out, expected=KIND, also=left_behind(out))
     if not is_store(out):  # one that is there may be the one that is asked for
         check_room(plan, out, force=config.force)
 
 
-def _recipe_and_vocab(
+def recipe_and_vocab(
     config: TokenizeConfig, custom_rules: Rules | None, vocab: Vocab | None
 ) -> tuple[TokenizerRecipe, Vocab | None]:
     """How texts are cut, and the vocabulary to number them with: the one given, that of `--vocab`, or None, to make one.
@@ -249,7 +249,8 @@ def _make_store(
     return records
 
 
-def _check_tables(config: TokenizeConfig, custom_rules: Rules | None) -> None:
+def check_tables(config: TokenizeConfig, custom_rules: Rules | None) -> None:
+    """Raise `ConfigError` for a file of `--tables` that can't be written, or with rules that it knows nothing of."""
     if config.tables is not None and custom_rules is not None:
         raise ConfigError(
             "--tables can't be used with rules of your own: nothing in the file would tell that they changed"
