@@ -54,6 +54,7 @@ def test_packaged_reviews_are_real_and_enough():
     assert len({text for text, _ in rows}) > 2 * task.N_TEST and {label for _, label in rows} == {"0", "1"}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_whole_demo_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     docs = [(f"{text} {i}", str(int(label == "pos"))) for i, (text, label) in enumerate(make_docs(150))]
     source = write_csv(tmp_path / "reviews.csv", docs)

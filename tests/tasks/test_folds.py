@@ -15,6 +15,8 @@ from ulmpipe.tasks.finetune import FinetuneResult, finetune
 from ulmpipe.tasks.folds import means, say_spread, summary
 from ulmpipe.tasks.labels import fold_parts
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 SHORT = {**TINY_CLASSIFIER, "max_steps": 4, "epochs": 1}
 
 

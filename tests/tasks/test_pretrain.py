@@ -17,6 +17,8 @@ from ulmpipe.text.rules import Rules
 from ulmpipe.text.store import TokenStore
 from ulmpipe.train import Callback, Interrupted, Learner
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 FEW = {**TINY_LM, "max_steps": 6}
 
 
