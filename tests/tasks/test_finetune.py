@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from learnable import TINY_CLASSIFIER, Trained, files_below, make_docs, write_csv
+from learnable import TINY_CLASSIFIER, Trained, files_below, make_docs, weights, write_csv
 
-from ulmpipe.durable import sha256_of
 from ulmpipe.errors import ConfigError, SourceError, StoreError, UlmpipeError, VocabMismatchError
 from ulmpipe.journal import newest
 from ulmpipe.tasks.finetune import finetune
@@ -21,10 +20,6 @@ from ulmpipe.train import Interrupted, Progress
 pytestmark = pytest.mark.usefixtures("undrawn")
 
 SHORT = {**TINY_CLASSIFIER, "max_steps": 4, "epochs": 1, "batch_size": 64}
-
-
-def weights(folder: Path) -> str:
-    return sha256_of(folder / "model.safetensors")
 
 
 # ---- the training ---------------------------------------------------------------------------------------------------
