@@ -208,6 +208,15 @@ def test_what_can_not_work_is_refused_before_the_texts_are_read(trained: Trained
     assert list(tmp_path.iterdir()) == []
 
 
+def test_batch_that_processes_can_not_share_is_refused_before_the_texts_are_read(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("ulmpipe.train.parallel.part", lambda: (0, 2))
+    with pytest.raises(ConfigError, match="--batch-size 7 is shared by 2 processes: expected a multiple of 2, such as"):
+        pretrain(trained.train, tmp_path / "out", **{**FEW, "batch_size": 7})
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_wrong_options_are_named_together(trained: Trained, tmp_path: Path):
     with pytest.raises(
         ConfigError, match="did you mean 'batch_size'.; --size is 'huge'.*--lr is nan, expected a finite number"
