@@ -51,7 +51,13 @@ class Cluster:
         process.send_signal(signal.SIGKILL)
         process.wait(30)
 
-    def end(self) -> None:
-        for process in (*self.workers, self.scheduler):
+    def end_workers(self) -> None:
+        for process in self.workers:
             if process.poll() is None:
                 self.kill(process)
+        self.workers.clear()
+
+    def end(self) -> None:
+        self.end_workers()
+        if self.scheduler.poll() is None:
+            self.kill(self.scheduler)

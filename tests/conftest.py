@@ -68,6 +68,15 @@ def trained(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Train
     return Trained(tmp_path_factory.mktemp("trained"))
 
 
+@pytest.fixture(scope="module")
+def undrawn(trained: Trained) -> Iterator[None]:
+    """No charts of the trainings of a module that looks at none: they take two thirds of a small training's seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ulmpipe.reports.charts.to_svg", lambda draw, description: "<svg/>")
+        patch.setattr("ulmpipe.train.hooks.draw_layers", lambda rows, path: None)
+        yield
+
+
 @pytest.fixture
 def own(trained: Trained, tmp_path: Path) -> Path:
     """A copy of the folder of `trained`, to be spoiled."""

@@ -70,3 +70,13 @@ class Trained:
 def files_below(folder: Path) -> set[str]:
     """Names of all files below a folder but locks, which mean nothing once they are released."""
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """The files in a folder itself but its lock, by name."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.name != ".lock"}
+
+
+def weights(folder: Path) -> bytes:
+    """Those of the model in a folder: the same bytes are the same model."""
+    return (folder / "model.safetensors").read_bytes()

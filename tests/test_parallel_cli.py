@@ -90,15 +90,6 @@ def test_finetune_goes_through_all_phases_to_a_usable_model(own: Path):
     assert Pretrained.from_pretrained(own / "out").labels == ["neg", "pos"]
 
 
-def test_batch_that_can_not_be_shared_is_refused(trained: Trained, tmp_path: Path):
-    words = ("-o", tmp_path / "out", *LM, "--batch-size", "7", "--quiet")
-    ended = end(start("pretrain", trained.train, *words, n_processes=2))
-    told = "--batch-size 7 is shared by 2 processes: expected a multiple of 2, such as 6"
-    assert ended.code != 0 and ended.out == "" and "Error: " not in "".join(lines_of_ours(ended))
-    assert lines_of_ours(ended) and {line.split(": ", 1)[1] for line in lines_of_ours(ended)} == {told}
-    assert files_below(tmp_path) == set()
-
-
 def test_stopped_processes_resume_to_the_same_bytes(two: tuple[Path, Ended], trained: Trained, tmp_path: Path):
     out = tmp_path / "out"
     with start("pretrain", trained.store, "-o", out, *PRETRAIN, n_processes=2) as process:

@@ -18,8 +18,14 @@ from ulmpipe.durable import sha256_of
 from ulmpipe.tasks.finetune import finetune
 from ulmpipe.train import Learner, Progress
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 OPTIONS = {**TINY_CLASSIFIER, "max_steps": 10, "epochs": 1, "n_labels": 64, "classifier_drop_mult": 0.5}
 PHASES = ("language model, words", "language model", "classifier, head", "classifier, last layer", "classifier, all layers")  # fmt: skip
+IN_PHASE = [
+    *((phase, True, signal.SIGTERM) for phase in PHASES),
+    *((phase, False, signal.SIGINT) for phase in ("language model", "classifier, head")),
+]  # phase, in its training or its validation, signal
 CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}
 
 # Places outside of a fit: a function that is called there, in which call of it, and whether something was trained by then.
@@ -82,8 +88,7 @@ class SendIn(Progress):
             os.kill(os.getpid(), self.signum)
 
 
-@pytest.mark.parametrize("phase", PHASES)
-@pytest.mark.parametrize("training, signum", [(True, signal.SIGTERM), (False, signal.SIGINT)])
+@pytest.mark.parametrize(("phase", "training", "signum"), IN_PHASE)
 def test_a_signal_in_a_phase(
     cli: Cli,
     trained: Trained,

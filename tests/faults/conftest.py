@@ -5,13 +5,27 @@ Survived is a fault after which the next run ended in the same bytes, or which w
 
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
-from runs import ALL
+from runs import ALL, write_corpus
 
 from bench import record
 
 FAULT = "fault"
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small store, to be copied before it is spoiled."""
+    from ulmpipe.config import TokenizeConfig
+    from ulmpipe.tasks.tokenize import tokenize_plan
+    from ulmpipe.text.source import plan_folder
+
+    folder = tmp_path_factory.mktemp("store")
+    corpus = write_corpus(folder / "texts", n_files=12, n_words=40)
+    tokenize_plan(plan_folder(corpus, unit_bytes=1 << 20), folder / "out", TokenizeConfig(workers=1))
+    return folder / "out"
 
 
 @pytest.fixture

@@ -14,27 +14,16 @@ import numpy as np
 import pytest
 import spacy
 from fuzz import texts
-from runs import say_so, some, write_corpus
+from runs import say_so, some
 
-from ulmpipe.config import TokenizeConfig
 from ulmpipe.errors import UlmpipeError
-from ulmpipe.tasks.tokenize import tokenize_plan
 from ulmpipe.text.batches import ClassifierBatches, Docs, LMBatches
 from ulmpipe.text.engine import FastTokenizer
 from ulmpipe.text.rules import PRESETS
-from ulmpipe.text.source import plan_folder
 from ulmpipe.text.store import TokenStore
 from ulmpipe.text.tokenizer import Tokenizer, TokenizerRecipe
 
 SHARD = "shard-00000.arrow"
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("store")
-    corpus = write_corpus(folder / "texts", n_files=8, n_words=30)
-    tokenize_plan(plan_folder(corpus, unit_bytes=1 << 20), folder / "out", TokenizeConfig(workers=1))
-    return folder / "out"
 
 
 def mutate(data: bytes, rng: random.Random) -> bytes:

@@ -4,7 +4,6 @@ import bz2
 import gzip
 import lzma
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -13,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from defects import fatal, fatal_rules
 from runs import ALL, gone, some, start
 
 from ulmpipe.config import TokenizeConfig
@@ -23,7 +23,7 @@ from ulmpipe.text.source import plan_files, plan_folder
 from ulmpipe.text.store import TokenStore
 
 MB = (1 << 20) * (100 if ALL else 3)
-TIMEOUT_S = 30.0 if ALL else 5.0  # it passes twice until a document that hangs is found
+TIMEOUT_S = 30.0 if ALL else 2.0  # it passes twice until a document that hangs is found
 
 
 def quarantined(out: Path) -> dict[str, str]:
@@ -155,26 +155,15 @@ def test_a_table_that_grows_while_it_is_read(tmp_path: Path, survived: Callable[
 # ---- documents that kill or hang ------------------------------------------------------------------------------------
 
 
-def fatal(text: str) -> str:
-    """A rule with a defect: two words end or stop its process."""
-    if "KILL" in text:
-        os.kill(os.getpid(), signal.SIGKILL)
-    if "HANG" in text:
-        time.sleep(600)
-    return text
-
-
 @pytest.mark.parametrize("word", ["KILL", "HANG"][: len(some(2, 1))])
 def test_a_document_that_ends_its_worker_is_named(tmp_path: Path, word: str, survived: Callable[..., None]):
-    from ulmpipe.text.rules import PRESETS, Rules
-
-    default = PRESETS["default"]
-    rules = Rules(pre=(fatal, *default.pre), post=default.post, specials=default.specials)
     lines = [f"line {n} of the text" for n in range(400)]
     lines[123] = f"this will {word} it"
     (tmp_path / "a.txt").write_text("\n".join(lines))
     config = TokenizeConfig(workers=2, unit_timeout=TIMEOUT_S if word == "HANG" else None)
-    tokenize_plan(plan_files([tmp_path / "a.txt"], unit_bytes=2000), tmp_path / "out", config, custom_rules=rules)
+    tokenize_plan(
+        plan_files([tmp_path / "a.txt"], unit_bytes=2000), tmp_path / "out", config, custom_rules=fatal_rules()
+    )
     (found,) = quarantined(tmp_path / "out").items()
     at = sum(len(line) + 1 for line in lines[:123])
     assert found[0] == f"a.txt@{at}" and ("killed" if word == "KILL" else f"longer than {TIMEOUT_S:g} s") in found[1]

@@ -8,24 +8,13 @@ from pathlib import Path
 
 import pytest
 from learnable import Trained
-from runs import ALL, some, write_corpus
+from runs import ALL, some
 
-from ulmpipe.config import TokenizeConfig
 from ulmpipe.durable import MANIFEST
 from ulmpipe.errors import StoreError, UlmpipeError
-from ulmpipe.tasks.tokenize import tokenize_plan
 from ulmpipe.tasks.verify import verify
-from ulmpipe.text.source import plan_folder
 from ulmpipe.text.store import TokenStore
 from ulmpipe.train.checkpoint import latest_checkpoint
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("store")
-    corpus = write_corpus(folder / "texts", n_files=12, n_words=40)
-    tokenize_plan(plan_folder(corpus, unit_bytes=1 << 20), folder / "out", TokenizeConfig(workers=1))
-    return folder / "out"
 
 
 @pytest.fixture
@@ -33,11 +22,10 @@ def spoiled(store: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(store, tmp_path / "out"))
 
 
-def read_all(folder: Path) -> None:
-    """What a training reads of a store."""
+def read_all(folder: Path) -> tuple[int, int, int]:
+    """What a training reads of a store: the numbers of its words, tokens and labels."""
     opened = TokenStore(folder)
-    assert len(opened.vocab) and sum(len(opened.doc(n)) for n in range(len(opened))) >= 0
-    _ = opened.doc_labels
+    return len(opened.vocab), sum(len(opened.doc(n)) for n in range(len(opened))), len(opened.doc_labels)
 
 
 @pytest.mark.parametrize("name", ["shard-00000.arrow", "vocab.json"])
@@ -61,7 +49,8 @@ def flipped_bits(whole: bytes, places: Sequence[int]) -> Iterator[bytearray]:
 
 @pytest.mark.parametrize("name", ["shard-00000.arrow", "vocab.json"])
 def test_flipped_bits_are_found(spoiled: Path, name: str, survived: Callable[..., None]):
-    whole = (spoiled / name).read_bytes()
+    whole, manifest = (spoiled / name).read_bytes(), TokenStore(spoiled).manifest
+    assert read_all(spoiled) == (manifest["vocab_size"], manifest["n_tokens"], manifest["n_docs"])
     places = random.Random(1).sample(range(8 * len(whole)), len(some(1000, 60)))
     for flipped in flipped_bits(whole, places):
         (spoiled / name).write_bytes(flipped)

@@ -23,6 +23,8 @@ from ulmpipe.tasks.predict import predict
 from ulmpipe.text.batches import ClassifierBatches, Docs
 from ulmpipe.text.store import TokenStore
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 # ---- phases ---------------------------------------------------------------------------------------------------------
 
 

@@ -168,6 +168,7 @@ def test_the_same_dataset_is_not_tokenized_again(saved: Path, tmp_path: Path):
         assert ulmpipe.tokenize(change(dataset), tmp_path / "out", workers=1).reused is reused
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_dataset_is_trained_on(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """As the CSV of the same rows is: to the same numbers."""
     monkeypatch.chdir(tmp_path)

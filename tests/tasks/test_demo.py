@@ -54,6 +54,7 @@ def test_packaged_reviews_are_real_and_enough():
     assert len({text for text, _ in rows}) > 2 * task.N_TEST and {label for _, label in rows} == {"0", "1"}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_whole_demo_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     docs = [(f"{text} {i}", str(int(label == "pos"))) for i, (text, label) in enumerate(make_docs(150))]
     source = write_csv(tmp_path / "reviews.csv", docs)
@@ -61,7 +62,7 @@ def test_whole_demo_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     monkeypatch.setattr(task, "N_TEST", 30)
     monkeypatch.setattr(task, "LM_STEPS", 3)
     result = demo(tmp_path / "out")
-    assert (result.n_train, result.n_test) == (120, 30) and 0 <= result.accuracy <= 1
+    assert (result.n_train, result.n_test) == (120, 30) and result.accuracy > 0.7
     assert [p.text for p in result.predictions] == list(task.OWN_TEXTS)
     assert (tmp_path / "out/classifier/manifest.json").exists() and "4/4  predictions" in capsys.readouterr().err
     again = demo(tmp_path / "out")  # onto itself

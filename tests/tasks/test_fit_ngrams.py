@@ -29,6 +29,8 @@ from ulmpipe.text.padding import pad_documents
 from ulmpipe.text.store import TokenStore
 
 V, PAD_ID = 40, 1
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 SHAPE = {"vocab_size": V, "n_specials": 2, "n_buckets": 64}
 GIVEN: dict[str, Any] = {"vocab_size": V, "n_specials": 2, "pad_id": PAD_ID, "max_tokens": 100, "seed": 0}
 ALONE: dict[str, Any] = {**GIVEN, "unlabelled": np.empty(0, np.int64)}

@@ -6,14 +6,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from learnable import TINY_CLASSIFIER, Trained, files_below, make_docs, write_csv
+from learnable import TINY_CLASSIFIER, Trained, files_below, make_docs, weights, write_csv
 
-from ulmpipe.durable import sha256_of
 from ulmpipe.errors import ConfigError, SourceError, UlmpipeError
 from ulmpipe.tasks import folds as task
 from ulmpipe.tasks.finetune import FinetuneResult, finetune
 from ulmpipe.tasks.folds import means, say_spread, summary
 from ulmpipe.tasks.labels import fold_parts
+
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 SHORT = {**TINY_CLASSIFIER, "max_steps": 4, "epochs": 1}
 
@@ -78,10 +79,6 @@ class Folded:
 @pytest.fixture(scope="module")
 def folded(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Folded:
     return Folded(trained, tmp_path_factory.mktemp("folded"))
-
-
-def weights(folder: Path) -> str:
-    return sha256_of(folder / "model.safetensors")
 
 
 def test_folds_judge_and_all_documents_are_learned_from(folded: Folded):

@@ -23,6 +23,8 @@ from ulmpipe.tasks.predict import predict
 from ulmpipe.tasks.tokenize import tokenize
 from ulmpipe.text.store import TokenStore
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 SHORT = {**TINY_CLASSIFIER, "max_steps": 4, "epochs": 1, "multi_label": True}
 
 

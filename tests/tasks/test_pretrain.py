@@ -17,6 +17,8 @@ from ulmpipe.text.rules import Rules
 from ulmpipe.text.store import TokenStore
 from ulmpipe.train import Callback, Interrupted, Learner
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 FEW = {**TINY_LM, "max_steps": 6}
 
 
@@ -203,6 +205,15 @@ def test_token_store_with_options_that_decide_ids_is_refused(trained: Trained, t
 def test_what_can_not_work_is_refused_before_the_texts_are_read(trained: Trained, tmp_path: Path, options: dict):
     with pytest.raises(ConfigError):
         pretrain(trained.train, tmp_path / "out", **{**FEW, **options})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_batch_that_processes_can_not_share_is_refused_before_the_texts_are_read(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("ulmpipe.train.parallel.part", lambda: (0, 2))
+    with pytest.raises(ConfigError, match="--batch-size 7 is shared by 2 processes: expected a multiple of 2, such as"):
+        pretrain(trained.train, tmp_path / "out", **{**FEW, "batch_size": 7})
     assert list(tmp_path.iterdir()) == []
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from learnable import contents
 
 from ulmpipe import console
 from ulmpipe.config import TokenizeConfig
@@ -21,10 +22,6 @@ from ulmpipe.text.tokenizer import Tokenizer
 from ulmpipe.text.vocab import Vocab
 
 STORE_FILES = {"shard-00000.arrow", "vocab.json", "manifest.json", "dataset_info.json", "state.json"}
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.name != LOCK}
 
 
 def test_result_counts_what_was_read(reviews: Path, tmp_path: Path):

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from learnable import contents
 
 from ulmpipe.config import TokenizeConfig
-from ulmpipe.durable import DONE_PREFIX, LOCK, STAGING_PREFIX
+from ulmpipe.durable import DONE_PREFIX, STAGING_PREFIX
 from ulmpipe.tasks import publish, units
 from ulmpipe.tasks import tokenize as task
 from ulmpipe.tasks.tokenize import tokenize, tokenize_plan
@@ -15,10 +16,6 @@ from ulmpipe.tasks.units import n_workers
 from ulmpipe.text.done import read_done
 from ulmpipe.text.shards import UnitRecord, tokenize_unit
 from ulmpipe.text.source import plan_folder
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.name != LOCK}
 
 
 @pytest.mark.parametrize("where", ["tokenize_unit", "keep", "merge_counts", "number_unit", "datasets_files", "publish"])

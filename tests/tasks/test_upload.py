@@ -10,10 +10,11 @@ from typing import Any
 import fsspec
 import pytest
 from commands import Cli, check_refused
+from learnable import contents
 from servers import BEHIND, in_memory
 
 from ulmpipe.config import TokenizeConfig
-from ulmpipe.durable import LOCK, MANIFEST
+from ulmpipe.durable import MANIFEST
 from ulmpipe.errors import ConfigError, SourceError, UlmpipeError
 from ulmpipe.tasks import tokenize as task
 from ulmpipe.tasks import upload as under_test
@@ -36,10 +37,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.chdir(folder)
     return folder
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.name != LOCK}
 
 
 def there(url: str) -> dict[str, bytes]:

@@ -14,9 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 from clusters import Cluster
 from commands import Cli, check_refused
+from learnable import contents
 
 from ulmpipe.config import PretrainConfig, TokenizeConfig
-from ulmpipe.durable import DONE_PREFIX, LOCK, STAGING_PREFIX
+from ulmpipe.durable import DONE_PREFIX, STAGING_PREFIX
 from ulmpipe.errors import ConfigError, UlmpipeError
 from ulmpipe.options import make_config
 from ulmpipe.tasks import units
@@ -54,11 +55,29 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         found.end()
 
 
+@pytest.fixture(scope="module")
+def scheduler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    found = Cluster(tmp_path_factory.mktemp("scheduler"))
+    try:
+        yield found
+    finally:
+        found.end()
+
+
 @pytest.fixture
-def lonely(tmp_path: Path) -> Iterator[Cluster]:
-    """A scheduler without a worker."""
-    (tmp_path / "lonely").mkdir()
-    found = Cluster(tmp_path / "lonely")
+def lonely(scheduler: Cluster) -> Iterator[Cluster]:
+    """A scheduler without a worker: those of a test end with it."""
+    env = dict(scheduler.env)
+    yield scheduler
+    scheduler.env = env
+    scheduler.end_workers()
+
+
+@pytest.fixture
+def doomed(tmp_path: Path) -> Iterator[Cluster]:
+    """A scheduler of a test's own, to be killed."""
+    (tmp_path / "doomed").mkdir()
+    found = Cluster(tmp_path / "doomed")
     try:
         yield found
     finally:
@@ -84,10 +103,6 @@ def plan(reviews: Path) -> Plan:
 
 def on(cluster: Cluster, **options: Any) -> TokenizeConfig:
     return TokenizeConfig(workers=1, backend="dask", scheduler=cluster.address, **options)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.name != LOCK}
 
 
 def reference(plan: Plan, tmp_path: Path, **given: Any) -> dict[str, bytes]:
@@ -155,6 +170,22 @@ def test_an_empty_table_is_digested_here(cluster: Cluster, tmp_path: Path):
     assert digests_on_cluster(plan, cluster.address) == [file_digest(str(tmp_path / "a.parquet"))]
 
 
+def test_an_interrupted_run_says_nothing_else_and_goes_on(
+    cluster: Cluster, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def keep(done: Path, stage: Path, record: UnitRecord) -> None:
+        real_keep(done, stage, record)
+        raise KeyboardInterrupt
+
+    real_keep = units.keep
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt), warnings.catch_warnings(record=True) as said:
+        patch.setattr(units, "keep", keep)
+        tokenize_plan(plan, tmp_path / "out", on(cluster))
+    assert not said and list((tmp_path / "out").glob(f"{DONE_PREFIX}*"))
+    tokenize_plan(plan, tmp_path / "out", on(cluster))
+    assert contents(tmp_path / "out") == reference(plan, tmp_path)
+
+
 def slow_rules() -> Rules:
     """A rule of a user's own, which no worker has a module of, that takes a while for each document."""
 
@@ -202,13 +233,13 @@ def test_threads_of_one_worker_take_turns(lonely: Cluster, plan: Plan, tmp_path:
 
 
 def test_a_run_whose_scheduler_dies_goes_on_without_it(
-    lonely: Cluster, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    doomed: Cluster, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    lonely.start_worker()
+    doomed.start_worker()
 
     def keep(done: Path, stage: Path, record: UnitRecord) -> None:
         real_keep(done, stage, record)
-        lonely.kill(lonely.scheduler)
+        doomed.kill(doomed.scheduler)
 
     real_keep = units.keep
     with (
@@ -216,27 +247,11 @@ def test_a_run_whose_scheduler_dies_goes_on_without_it(
         pytest.raises(UlmpipeError, match="scheduler is gone: run the same command again"),
     ):
         patch.setattr(units, "keep", keep)
-        tokenize_plan(plan, tmp_path / "out", on(lonely))
+        tokenize_plan(plan, tmp_path / "out", on(doomed))
     (done,) = (tmp_path / "out").glob(f"{DONE_PREFIX}*")
     n_done = len(list(done.glob("unit-*.counts.arrow")))
     assert n_done > 0 and not list((tmp_path / "out").glob(f"{STAGING_PREFIX}*"))
     tokenize_plan(plan, tmp_path / "out", TokenizeConfig(workers=1))
-    assert contents(tmp_path / "out") == reference(plan, tmp_path)
-
-
-def test_an_interrupted_run_says_nothing_else_and_goes_on(
-    cluster: Cluster, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    def keep(done: Path, stage: Path, record: UnitRecord) -> None:
-        real_keep(done, stage, record)
-        raise KeyboardInterrupt
-
-    real_keep = units.keep
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt), warnings.catch_warnings(record=True) as said:
-        patch.setattr(units, "keep", keep)
-        tokenize_plan(plan, tmp_path / "out", on(cluster))
-    assert not said and list((tmp_path / "out").glob(f"{DONE_PREFIX}*"))
-    tokenize_plan(plan, tmp_path / "out", on(cluster))
     assert contents(tmp_path / "out") == reference(plan, tmp_path)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from fuzz import texts
+from learnable import contents
 
 from ulmpipe.config import TokenizeConfig
 from ulmpipe.errors import ConfigError, EngineMismatchError, SourceError
@@ -24,10 +25,6 @@ from ulmpipe.text.store import TokenStore
 from ulmpipe.text.tokenizer import Tokenizer, TokenizerRecipe
 from ulmpipe.text.vocab import Vocab, build_itos
 from ulmpipe.text.warm import read
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"}
 
 
 def read_all(path: Path) -> pa.Table:

@@ -45,17 +45,17 @@ def kill_anywhere(number: int, marks: str) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def hang(number: int, marks: str, guilty: tuple[int, ...]) -> int:
+def hang(number: int, marks: str, guilty: tuple[int, ...], step_s: float = 0.1) -> int:
     for step in range(3):
         mark(marks, number, step)
-        time.sleep(1)
+        time.sleep(step_s)
     if number in guilty:
         time.sleep(200)
     return number * number
 
 
 def slow_to_begin(number: int, marks: str) -> int:
-    time.sleep(3)
+    time.sleep(2)
     return number
 
 
@@ -97,24 +97,24 @@ def test_a_call_that_is_killed_at_another_thing_each_time_blames_none(tmp_path: 
 
 def test_calls_that_hang_are_ended_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any):
     monkeypatch.setattr(workers, "LONG_S", 0.2)
-    found = results(hang, tmp_path, (1,), n=3, timeout_s=8.0, name_of=lambda number: f"number {number}")
-    assert found == expected(Lost(1, "took longer than 8 s", 2, hung=True), n=3)
+    found = results(hang, tmp_path, (1,), n=3, timeout_s=2.0, name_of=lambda number: f"number {number}")
+    assert found == expected(Lost(1, "took longer than 2 s", 2, hung=True), n=3)
     assert "number 1 takes more than 0 s; --unit-timeout ends" in capsys.readouterr().err
 
 
 def test_a_call_that_goes_on_marking_may_take_long(tmp_path: Path):
-    """Three seconds in all, one from a mark to the next."""
-    assert results(hang, tmp_path, (), n=2, timeout_s=2.9) == expected(n=2)
+    """Longer than the timeout in all, and not from a mark to the next."""
+    assert results(hang, tmp_path, (), 0.8, n=2, timeout_s=2.0) == expected(n=2)
 
 
 def test_getting_ready_may_take_as_long_as_it_takes(tmp_path: Path):
-    assert results(slow_to_begin, tmp_path, n=1, workers=1, timeout_s=1.0) == [0]
+    assert results(slow_to_begin, tmp_path, n=1, workers=1, timeout_s=0.5) == [0]
 
 
 def test_a_timeout_holds_for_one_worker_too(tmp_path: Path):
     calls = [(number, str(tmp_path), (0,)) for number in range(2)]
-    found = list(run_calls(hang, calls, workers=1, marks=tmp_path, timeout_s=8.0))
-    assert found == [Lost(0, "took longer than 8 s", 2, hung=True), 1]
+    found = list(run_calls(hang, calls, workers=1, marks=tmp_path, timeout_s=2.0))
+    assert found == [Lost(0, "took longer than 2 s", 2, hung=True), 1]
 
 
 def test_workers_that_can_not_even_begin_end_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -10,7 +10,6 @@ from ulmpipe.tasks.training import language_model_loss
 from ulmpipe.train import (
     Checkpoint,
     DebugCallback,
-    GradientClip,
     Learner,
     MixedPrecision,
     ResetState,
@@ -19,19 +18,13 @@ from ulmpipe.train import (
     save_checkpoint,
 )
 
-from .toy import VOCAB, ToyLM, Windows, lm_loss, mlp, regressor, same, values_of
+from .toy import N_BATCHES, VOCAB, Windows, language_learner, mlp, regressor, same, values_of
 
-N_BATCHES, N_EPOCHS = 6, 3
+N_EPOCHS = 3
 
 
 class Killed(BaseException):
     pass
-
-
-def language_learner(seed: int = 0) -> Learner:
-    torch.manual_seed(seed)
-    callbacks = [RNNRegularizer(), ResetState(), GradientClip(0.5)]
-    return Learner(ToyLM(), Windows(N_BATCHES), Windows(2), loss_fn=lm_loss, callbacks=callbacks)
 
 
 def kill_after(n_steps: int) -> DebugCallback:

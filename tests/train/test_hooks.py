@@ -34,7 +34,7 @@ from ulmpipe.train import (
 )
 from ulmpipe.train.hooks import SAMPLE, LayerStats, tensor_stats, watched_layers
 
-from .toy import VOCAB, Raise, ToyLM, Windows, lm_loss, mlp, regression, regressor, same, values_of
+from .toy import VOCAB, Raise, ToyLM, Windows, lm_loss, mlp, regression, regressor, same, sgd, values_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -43,10 +43,6 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Draw nothing: a picture takes longer than these trainings."""
     monkeypatch.setattr(hooks, "draw_layers", lambda rows, path: None)
-
-
-def sgd(groups: list) -> torch.optim.Optimizer:
-    return torch.optim.SGD(groups)
 
 
 def rows_in(folder: Path) -> list[dict]:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tests.train.toy import ToyLM, lm_loss, regressor, same, values_of
+from tests.train.toy import ToyLM, lm_loss, regressor, same, sgd, values_of
 from ulmpipe import command, console
 from ulmpipe.errors import ConfigError, UlmpipeError
 from ulmpipe.models import TextClassifier
@@ -88,10 +88,6 @@ def documents_learner() -> Learner:
     shape: dict[str, Any] = {"batch_size": 16, "pad_id": 1, "max_tokens": 30, "part": parallel.part()}
     batches = [ClassifierBatches(docs, shuffle=shuffle, **shape) for shuffle in (True, False)]
     return Learner(model, *batches, loss_fn=F.cross_entropy, opt_fn=sgd, metrics=[accuracy])
-
-
-def sgd(groups: list[dict[str, Any]]) -> torch.optim.SGD:
-    return torch.optim.SGD(groups)
 
 
 class Streams:

@@ -4,14 +4,13 @@ import torch
 from ulmpipe.train import (
     DebugCallback,
     GradientClip,
-    Learner,
     ResetState,
     RNNRegularizer,
     activation_reg,
     temporal_activation_reg,
 )
 
-from .toy import ToyLM, Windows, grad_norm, lm_loss, regressor
+from .toy import Windows, grad_norm, language_learner, regressor
 
 
 def test_activation_reg_is_the_mean_square():
@@ -34,18 +33,13 @@ def test_temporal_activation_reg_of_one_step_is_zero():
     assert comp.item() == 0 and comp.dtype == torch.float32 and comp.shape == ()
 
 
-def language_learner(*callbacks) -> Learner:
-    torch.manual_seed(0)
-    return Learner(ToyLM(), Windows(3), Windows(2), loss_fn=lm_loss, callbacks=callbacks)
-
-
 def test_regularizer_adds_to_what_is_back_propagated_only():
     told = []
     look = DebugCallback(
         "after_loss", lambda learn: told.append((learn.training, learn.loss.item(), learn.loss_grad.item()))
     )
     look.order = 1000
-    learn = language_learner(RNNRegularizer(2.0, 1.0), ResetState())
+    learn = language_learner(RNNRegularizer(2.0, 1.0), ResetState(), n_batches=3)
     learn.fit(1, callbacks=[look])
     assert all(grad > loss for training, loss, grad in told if training)
     assert all(grad == loss for training, loss, grad in told if not training)
@@ -59,7 +53,7 @@ def test_regularizer_makes_the_logits_the_prediction():
 
 
 def test_state_is_reset_between_epochs_and_around_validation():
-    learn = language_learner(RNNRegularizer(), ResetState())
+    learn = language_learner(RNNRegularizer(), ResetState(), n_batches=3)
     hidden = []
     learn.fit(2, callbacks=[DebugCallback("before_batch", lambda learn: hidden.append(learn.model.hidden is not None))])
     assert hidden == 2 * [False, True, True, False, True]

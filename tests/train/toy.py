@@ -1,14 +1,16 @@
 """Small models and data that the tests of `ulmpipe.train` share; all seeded."""
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ulmpipe.train import Callback, FixedBatches, Learner
+from ulmpipe.train import Callback, FixedBatches, GradientClip, Learner, ResetState, RNNRegularizer
 
 VOCAB = 11
+N_BATCHES = 6
 
 
 def regression(n_batches: int = 4, seed: int = 0) -> FixedBatches:
@@ -76,6 +78,17 @@ class ToyLM(nn.Module):
 
 def lm_loss(logits: Tensor, target: Tensor) -> Tensor:
     return F.cross_entropy(logits.flatten(0, 1), target.flatten())
+
+
+def language_learner(*callbacks: Callback, n_batches: int = N_BATCHES, seed: int = 0) -> Learner:
+    """With the callbacks that a language model is trained with, unless others are given."""
+    torch.manual_seed(seed)
+    callbacks = callbacks or (RNNRegularizer(), ResetState(), GradientClip(0.5))
+    return Learner(ToyLM(), Windows(n_batches), Windows(2), loss_fn=lm_loss, callbacks=callbacks)
+
+
+def sgd(groups: list[dict[str, Any]]) -> torch.optim.SGD:
+    return torch.optim.SGD(groups)
 
 
 def values_of(model: nn.Module) -> dict[str, Tensor]:
