@@ -14,6 +14,7 @@ from sklearn import metrics as sklearn_metrics
 from torch.nn import functional as F
 
 from ulmpipe.config import FinetuneConfig
+from ulmpipe.durable import describe_file
 from ulmpipe.errors import ConfigError, SourceError, StoreError
 from ulmpipe.tasks.classify import training_loss
 from ulmpipe.tasks.evaluate import evaluate
@@ -90,7 +91,7 @@ def test_model_without_a_threshold_for_each_label_is_refused(tagged: Tagged, tmp
         if name == "config.json":
             said["thresholds"] = [0.5]
         else:
-            said["files"]["config.json"]["bytes"] = (tmp_path / "m/config.json").stat().st_size
+            said["files"]["config.json"] = describe_file(tmp_path / "m/config.json")
         (tmp_path / "m" / name).write_text(json.dumps(said))
     with pytest.raises(StoreError, match="config.json lacks a threshold for each label"):
         Pretrained.from_pretrained(tmp_path / "m")
