@@ -13,7 +13,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from .table import LOW32, Memo, find
+from .pieces import PAD_BYTES
+from .table import LOW32, Memo, find, words_of
 
 if TYPE_CHECKING:
     from spacy.tokenizer import Tokenizer as SpacyTokenizer
@@ -61,6 +62,37 @@ class SpecialCases:
     ends: Memo  # first tokens, reversed byte by byte -> their number
     matrix: NDArray[np.bool_]
     longest: int  # bytes, of a key of `begins` or `ends`
+
+    def links_of_texts(self, data: NDArray[np.uint8], begins: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int32]:  # fmt: skip
+        """(n, 2): how the texts `data[begins[k]:ends[k]]` could begin and end."""
+        found = np.zeros((len(begins), 2), np.int32)
+        back = np.zeros(self.longest + PAD_BYTES, np.uint8)
+        link_texts(
+            data,
+            words_of(data),
+            begins,
+            ends,
+            self.begins.table,
+            self.ends.table,
+            self.longest,
+            back,
+            words_of(back),
+            found,
+        )
+        return found
+
+    def links_of_tokens(
+        self,
+        data: NDArray[np.uint8],
+        begins: NDArray[np.int64],
+        spans: NDArray[np.int64],
+        token_ends: NDArray[np.int32],
+    ) -> NDArray[np.int32]:
+        """(n, 2): how texts begin and end, by their tokens."""
+        found = np.zeros((len(begins), 2), np.int32)
+        back = np.zeros(self.longest + PAD_BYTES, np.uint8)
+        link_tokens(data, words_of(data), begins, spans, token_ends, self.begins.table, self.ends.table, self.longest, back, words_of(back), found)  # fmt: skip
+        return found
 
 
 def special_cases(tokenizer: "SpacyTokenizer", bare: "SpacyTokenizer") -> SpecialCases:

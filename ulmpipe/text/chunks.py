@@ -6,18 +6,15 @@ Everything is worked out by the reference tokenizer's own rules and spaCy on a s
 stands, because a rule's scope and boundaries.py say so. Whole documents are engine.py's.
 """
 
-import itertools
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cached_property
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import UlmpipeError
-from .boundaries import SpecialCases, link_texts, link_tokens, special_cases, without_special_cases
+from .boundaries import SpecialCases, special_cases, without_special_cases
 from .patterns import SEARCHES, UnknownPattern, pattern_of
 from .pieces import PAD_BYTES, padded, side_by_side
 from .rewrite import Lines, pads_of, rewrite
@@ -42,12 +39,11 @@ from .scan import (
     scan,
 )
 from .signatures import SETTLED, Settled, Signatures
-from .table import Memo, copy_ids, find, find_or_add, n_ids_at, set_ids, words_of
+from .table import Memo, find, words_of
+from .token_ids import TokenIds
 from .tokenizer import Tokenizer
 
 SCRATCH_BYTES = 32_768  # for a gap with the spaces that rules put around it
-MOST_IDS = 1 << 12  # of one chunk, where it was settled by its signature
-SEPARATOR = "\ud800"  # between tokens, where token rules are run on many at once; no text can hold it
 NO_LINKS = np.zeros((1, 1), np.bool_)
 
 
@@ -64,12 +60,9 @@ class Chunks:
 
     def __init__(self, reference: Callable[[], Tokenizer], tail: Sequence[PreRule], post: Sequence[PostRule]):
         self.make_reference, self.tail, self.post = reference, tail, post
-        self.token_rules = [rule for rule in post if scope_of(rule).sees == "token"]
         self.has_chunk_rules = any(scope_of(rule).sees != "gap" for rule in tail)
         self.repeats = min((scope_of(rule).repeats for rule in tail if scope_of(rule).repeats), default=0)
-        self.itos: list[str] = []
-        self.number: dict[str, int] = {}
-        self.tokens = Memo()  # text of a token -> ids of what the token rules make of it
+        self.tokens = TokenIds([rule for rule in post if scope_of(rule).sees == "token"])
         self.counts: Counter[str] = Counter()
         self.scratch = np.zeros(SCRATCH_BYTES + PAD_BYTES, np.uint8)
         self.scratch_words = words_of(self.scratch)
@@ -90,17 +83,6 @@ class Chunks:
         """Memory that what can be forgotten takes."""
         signatures = self.__dict__.get("signatures")
         return self.memo.n_bytes + self.links.nbytes + (signatures.cuts.n_bytes if signatures else 0)
-
-    def id(self, token: str) -> int:
-        """The number of a token, which is new or not."""
-        number = self.number.setdefault(token, len(self.itos))
-        if number == len(self.itos):
-            self.itos.append(token)
-        return number
-
-    def ids(self, tokens: Sequence[str]) -> list[int]:
-        """The numbers of tokens that all rules have been run on."""
-        return [self.id(token) for token in tokens]
 
     # ---- scanning ---------------------------------------------------------------------------------------------------
 
@@ -150,7 +132,7 @@ class Chunks:
                     self._settle_edge(entry)
             self._settle_chunks(entries[kinds == CHUNK])
         except BaseException:  # a rule failed, someone interrupted: entries without ids must not stay
-            self.tokens = Memo()
+            self.tokens.forget()
             self.forget()
             raise
 
@@ -185,47 +167,16 @@ class Chunks:
         table = self.memo.table
         settled = self.signatures.settle(table, entries) if self.signatures else unsettled(len(entries))
         asked = np.flatnonzero(settled.status != SETTLED)
-        links = self._links_of_tokens(table.arena, table.starts[entries], settled)
-        links[asked] = self._links_of_texts(table.arena, table.starts[entries[asked]], table.starts[entries[asked] + 1])
+        links = self.cases.links_of_tokens(table.arena, table.starts[entries], settled.spans, settled.ends)
+        links[asked] = self.cases.links_of_texts(
+            table.arena, table.starts[entries[asked]], table.starts[entries[asked] + 1]
+        )
         self._link(entries, flags, links)
         self.counts["n_new"] += len(entries)
         self.counts["n_asked"] += len(asked)
-        self._settle_tokens(entries, settled)
-        ids, done = np.zeros(MOST_IDS, np.int32), 0
-        while done < len(entries):
-            done = put_ids(self.memo.table, entries, flags, settled.status, settled.spans, settled.ends, self.tokens.table, ids, done)  # fmt: skip
-            self.memo.make_room(entries=0, ids=MOST_IDS + len(entries))
+        self.tokens.give(self.memo, entries, flags, settled)
         for k in np.flatnonzero(settled.status != SETTLED).tolist():
             self.memo.set(int(entries[k]), self._split(self.memo.key(int(entries[k])).decode()), int(flags[k]))
-
-    def _settle_tokens(self, entries: NDArray[np.int64], settled: Settled) -> None:
-        """Give the tokens of settled chunks their ids: the token rules are run on all new ones at once."""
-        first, done = len(self.tokens), 0
-        while done < len(entries):
-            done = add_tokens(self.memo.table, entries, settled.status, settled.spans, settled.ends, self.tokens.table, done)  # fmt: skip
-            self.tokens.make_room(entries=len(self.tokens) // 2 + 4096, key_bytes=len(self.tokens) + (1 << 16))
-        table, entries = self.tokens.table, np.arange(first, len(self.tokens))
-        if len(entries):
-            data = table.arena[table.starts[first] : table.starts[len(self.tokens)]].tobytes()
-            places = (table.starts[first : len(self.tokens) + 1] - table.starts[first]).tolist()
-            texts = [data[begin:end].decode() for begin, end in zip(places, places[1:], strict=False)]
-            self.tokens.set_all(entries, *self._ids_of_each(texts), np.zeros(len(entries), np.int64))
-
-    def _ids_of_each(self, tokens: list[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        """What the token rules make of each of spaCy's tokens: ids, and the place of each token's first (n + 1,)."""
-        parts = [part for token in tokens for part in (token, SEPARATOR)]
-        for rule in self.token_rules:
-            parts = rule(parts)
-        ids, offsets, number = list[int](), [0], self.number
-        for part in parts:
-            if part == SEPARATOR:
-                offsets.append(len(ids))
-            else:
-                ids.append(number.setdefault(part, len(number)))
-        self.itos.extend(itertools.islice(number, len(self.itos), None))
-        if len(offsets) != len(tokens) + 1:
-            raise UlmpipeError("a post rule of scope 'token' changes neighbours together: take its scope away")
-        return np.array(ids, np.int32), np.array(offsets)
 
     def _settle_rewritten(self, entries: NDArray[np.int64], cores: list[str], flags: NDArray[np.int64]) -> None:
         """Chunks that the rules change: what they become is scanned as a small document without ends."""
@@ -247,7 +198,7 @@ class Chunks:
             links[k] = self.links[self._entry(parts[0])][0], self.links[self._entry(parts[-1])][1]
         others = np.flatnonzero(~is_fixed)
         joined, offsets = side_by_side([cores[k].encode() for k in others])
-        links[others] = self._links_of_texts(joined, offsets[:-1], offsets[1:])
+        links[others] = self.cases.links_of_texts(joined, offsets[:-1], offsets[1:])
         self._link(entries, flags, links)
         flags[fixed] |= notes[:, FLAGS] & REFUSED
         self.memo.set_all(entries[fixed], ids, id_offsets, flags[fixed])
@@ -256,10 +207,7 @@ class Chunks:
 
     def _split(self, text: str) -> list[int]:
         """Ids of a text that the chunk rules have been run on, by spaCy."""
-        tokens = self.reference.split(self._gaps(text))
-        for rule in self.token_rules:
-            tokens = rule(tokens)
-        return self.ids(tokens)
+        return self.tokens.of_split(self.reference.split(self._gaps(text)))
 
     def _gaps(self, text: str) -> str:
         """Run the gap rules."""
@@ -291,7 +239,7 @@ class Chunks:
             tokens = self._tokens_of_part(probe + text, after_head)[n_before + 1 :]
         else:
             tokens = self.reference_tokens(text, after_head)
-        self.memo.set(entry, self.ids(tokens))
+        self.memo.set(entry, self.tokens.ids(tokens))
 
     def _entry(self, chunk: str) -> int:
         """The entry of a chunk that is known."""
@@ -306,24 +254,6 @@ class Chunks:
         self.links[entries] = links
         flags[links[:, 0] > 0] |= BEGINS
         flags[links[:, 1] > 0] |= ENDS
-
-    def _links_of_texts(self, data: NDArray[np.uint8], begins: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int32]:  # fmt: skip
-        """(n, 2): how the texts `data[begins[k]:ends[k]]` could begin and end."""
-        found = np.zeros((len(begins), 2), np.int32)
-        c, back = self.cases, np.zeros(self.cases.longest + PAD_BYTES, np.uint8)
-        link_texts(
-            data, words_of(data), begins, ends, c.begins.table, c.ends.table, c.longest, back, words_of(back), found
-        )
-        return found
-
-    def _links_of_tokens(
-        self, data: NDArray[np.uint8], begins: NDArray[np.int64], settled: Settled
-    ) -> NDArray[np.int32]:
-        """(n, 2): how texts begin and end, by their tokens."""
-        found = np.zeros((len(begins), 2), np.int32)
-        c, back = self.cases, np.zeros(self.cases.longest + PAD_BYTES, np.uint8)
-        link_tokens(data, words_of(data), begins, settled.spans, settled.ends, c.begins.table, c.ends.table, c.longest, back, words_of(back), found)  # fmt: skip
-        return found
 
     # ---- the reference ----------------------------------------------------------------------------------------------
 
@@ -375,7 +305,7 @@ class Chunks:
     def probe(self) -> str:
         """A letter that nothing changes and nothing joins, to see what the rules do beside it."""
         for probe in "abcdefghjknpqrtuvwxyz":
-            [[left, right]] = self._links_of_texts(padded(probe.encode()), np.array([0]), np.array([1])).tolist()
+            [[left, right]] = self.cases.links_of_texts(padded(probe.encode()), np.array([0]), np.array([1])).tolist()
             tokens = self._tokens_of_part(f"{probe} {probe}", False)
             if (
                 tokens.count(probe) == 2
@@ -395,41 +325,3 @@ class Chunks:
 def unsettled(n: int) -> Settled:
     """Nothing of n chunks is settled."""
     return Settled(np.full(n, SETTLED + 1, np.uint8), np.zeros((n, 2), np.int64), np.zeros(0, np.int32))
-
-
-# ---- kernels --------------------------------------------------------------------------------------------------------
-
-
-@numba.njit(cache=True, nogil=True)
-def add_tokens(chunks, entries, status, spans, ends, tokens, first):
-    """Add the tokens of chunks `entries[first:]` to their table; how many chunks were done until it was full."""
-    for k in range(first, len(entries)):
-        if status[k] != SETTLED:
-            continue
-        begin = chunks.starts[entries[k]]
-        b = begin
-        for i in range(spans[k, 0], spans[k, 1]):
-            if find_or_add(tokens, 0, chunks.arena, chunks.words, b, begin + ends[i]) < 0:
-                return k
-            b = begin + ends[i]
-    return len(entries)
-
-
-@numba.njit(cache=True, nogil=True)
-def put_ids(chunks, entries, flags, status, spans, ends, tokens, ids, first):
-    """Settle chunks `entries[first:]` with the ids of their tokens; how many were done until the pool was full."""
-    for k in range(first, len(entries)):
-        if status[k] != SETTLED:
-            continue
-        begin = chunks.starts[entries[k]]
-        b, n = begin, 0
-        for i in range(spans[k, 0], spans[k, 1]):
-            at = find(tokens, 0, chunks.arena, chunks.words, b, begin + ends[i])
-            if n + n_ids_at(tokens, at) + 3 > len(ids):
-                status[k] = SETTLED + 1
-                break
-            n = copy_ids(tokens, at, ids, n)
-            b = begin + ends[i]
-        if status[k] == SETTLED and not set_ids(chunks, entries[k], ids, n, flags[k]):
-            return k
-    return len(entries)

@@ -132,7 +132,7 @@ class FastTokenizer:
     @property
     def n_bytes(self) -> int:
         """Memory that the tables take, about."""
-        return self.chunks.n_bytes + self.chunks.tokens.n_bytes + 100 * len(self.itos)
+        return self.chunks.n_bytes + self.chunks.tokens.n_bytes
 
     @property
     def counts(self) -> Counter[str]:
@@ -152,7 +152,7 @@ class FastTokenizer:
     @property
     def itos(self) -> list[str]:
         """The tokens by their ids; more are added as they are met."""
-        return self.chunks.itos
+        return self.chunks.tokens.itos
 
     def tokenize(self, text: str) -> list[str]:
         """Tokens of one document, special tokens included."""
@@ -200,7 +200,7 @@ class FastTokenizer:
             text = _text(data, offsets, d)
             n_chunks = len(text.split())
             self.counts.update(n_chunks=n_chunks, n_fallback=n_chunks)
-            docs.append(self.chunks.ids(self.chunks.reference_tokens(text, after_head[d])))
+            docs.append(self.chunks.tokens.ids(self.chunks.reference_tokens(text, after_head[d])))
         return join(result.take(np.flatnonzero(~is_refused)), _encoded(docs), is_refused)
 
     def _may_be_late(self, notes: NDArray[np.int32]) -> NDArray[np.bool_]:
@@ -233,7 +233,7 @@ class FastTokenizer:
             tokens = [self.itos[i] for i in result.ids[begin:end]]
             for rule in self.rest:
                 tokens = rule(tokens)
-            docs.append(self.chunks.ids(tokens))
+            docs.append(self.chunks.tokens.ids(tokens))
         return _encoded(docs)
 
 

@@ -46,7 +46,7 @@ def dump(chunks: Chunks, recipe: TokenizerRecipe, path: Path, *, first: int = 0)
     ids = np.zeros(int(n_ids.sum()) + 3, np.int32)
     offsets = np.cumsum(n_ids)
     gather(table, slots, ids)
-    itos = pa.array(chunks.itos, pa.string())
+    itos = pa.array(chunks.tokens.itos, pa.string())
     keys = table.arena[table.starts[first] : table.starts[last]].tobytes()
     key_offsets = (table.starts[first : last + 1] - table.starts[first]).astype(np.int32)
     columns = [
@@ -134,7 +134,7 @@ def load(chunks: Chunks, recipe: TokenizerRecipe, path: Path) -> None:
     column = {name: table[name].chunk(0) for name in COLUMNS}
     tokens = column["tokens"].flatten().dictionary_encode()
     for token in tokens.dictionary.to_pylist():
-        chunks.id(token)
+        chunks.tokens.id(token)
     ids = tokens.indices.to_numpy().astype(np.int32)
     id_offsets = column["tokens"].offsets.to_numpy().astype(np.int64)
     _, offsets, data = column["key"].buffers()
