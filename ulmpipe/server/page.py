@@ -26,10 +26,10 @@ def make_page(about: "About") -> tuple[str, str]:
     style, marks, script = (
         path.read_text(encoding="utf-8") for path in (FOLDER / "page.css", MARKS, FOLDER / "page.js")
     )
-    html = environment.get_template("page.html").render(about=about, style=style + marks, script=script)
+    html = environment.get_template("page.html").render(about=about, style=marks + style, script=script)
     policy = {
         "default-src": "'none'",
-        "style-src": digest(style + marks),
+        "style-src": digest(marks + style),
         "script-src": digest(script),
         "connect-src": "'self'",
         "img-src": "data:",
