@@ -231,9 +231,8 @@ def _git(*args: str, folder: Path | None) -> str | None:
     return done.stdout.strip()
 
 
-DATASET_PREFIX = (
-    "ulmpipe-dataset-"  # of the temporary folder that stands for a `datasets.Dataset` (tasks/dataset_source.py)
-)
+# Of the temporary folder that stands for a `datasets.Dataset` (tasks/dataset_source.py), by which it is written down.
+DATASET_PREFIX = "ulmpipe-dataset-"
 DATASET = re.compile(rf"\S*/{DATASET_PREFIX}(\w+)-[^/\s]+/dataset(?:/[\w.]+)?")
 URL = re.compile(r"\w[\w+.-]*://\S+")
 # In a URL: who asks, up to the last @ (after a colon the password may hold a slash), and what is signed.

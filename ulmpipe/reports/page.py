@@ -24,9 +24,6 @@ from ..train.progress import STEPS_FILE
 from . import charts
 from .facts import Facts
 
-MARKS = Path(__file__).with_name(
-    "marks.css"
-)  # how words that mattered look: here, in a notebook, on the page of `serve`
 MAX_PICTURE_BYTES = 20 << 20
 LEAST_MARKED = 0.2  # of what the strongest word of a document did
 MAX_LAYER_ROWS = 300  # in the chart of layers, evenly spread: more makes a large page, and no clearer one

@@ -106,9 +106,8 @@ def train_classifier(
         say_how_sure(share, int(is_labelled(valid_labels).sum()), int(is_labelled(corpus.store.doc_labels).sum()), of_source=corpus.valid_store is corpus.store)  # fmt: skip
         compare_with_chance(share, valid_labels)
     trained = {"task": "finetune", **about, "n_labels": len(chosen), "max_tokens": config.max_tokens}
-    trained["n_valid"] = int(is_labelled(valid_labels).sum()) or len(
-        chosen
-    )  # folds judge by those that are learned from
+    # Folds judge by those that are learned from.
+    trained["n_valid"] = int(is_labelled(valid_labels).sum()) or len(chosen)
     trained["results"] = finite_row(row)
     if is_first():
         made = Pretrained(CLASSIFIER, fitted.model, lm.vocab, lm.recipe, fitted.settings, labels, trained)

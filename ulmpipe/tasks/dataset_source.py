@@ -58,9 +58,7 @@ def as_path(source: Any, columns: list[str]) -> Iterator[str | Path]:
         return
     dataset = _checked(source)
     wanted = [name for name in columns if name in dataset.column_names] or dataset.column_names
-    with TemporaryDirectory(
-        prefix=f"{DATASET_PREFIX}{dataset._fingerprint}-"
-    ) as scratch:  # by which it is written down
+    with TemporaryDirectory(prefix=f"{DATASET_PREFIX}{dataset._fingerprint}-") as scratch:
         folder = Path(scratch) / FOLDER
         folder.mkdir()
         files = mapped_files(dataset, wanted)
